@@ -1,0 +1,1 @@
+"""The run configuration: its schema, how it is merged from its sources, and how prompts are written."""
