@@ -1,0 +1,180 @@
+"""Checkpoints: everything an exact resume needs, written so that a kill at any moment loses nothing committed.
+
+A checkpoint is a folder `step-00000500/`: `training.json` (readable: schema, step, schedules, the optimizer's
+structure), `state.safetensors` (adapter, average and optimizer in full precision), the LoRA file itself, and
+`COMMITTED`, written last. The folder is made under another name, synced, then renamed; the old ones go only after.
+The random state is not stored because there is none: every draw is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainpilot.engine.nested import flatten, unflatten
+from trainpilot.errors import PilotError, RunFailed
+
+SCHEMA = 1
+MARKER = "COMMITTED"
+_TEMPORARY = ".writing-"
+_LEAVING = ".leaving-"
+
+
+@dataclass
+class Snapshot:
+    """The state of training after `step` completed updates."""
+
+    step: int
+    adapter: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any]
+    rate_factor: float  # lowered by a rollback
+    rollbacks: int
+    clock: dict[str, float]  # seconds trained so far and the like; no influence on the weights
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def committed(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first. Folders that were being written or removed do not count."""
+    found = [path for path in folder.glob("step-*") if (path / MARKER).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(folder: Path, snapshot: Snapshot, write_lora: Callable[[Path], None], *, keep: int) -> Path:
+    """Write a checkpoint of `snapshot`, then let the oldest go until `keep` are left (0 keeps all).
+
+    write_lora is given the unfinished folder and puts the LoRA file there. Raises RunFailed where the disk is full,
+    with the bytes needed and free; earlier checkpoints are untouched then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    target = folder / folder_name(snapshot.step)
+    temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
+    try:
+        temporary.mkdir()
+        _write(temporary, snapshot)
+        write_lora(temporary)
+        for path in temporary.iterdir():
+            _sync(path)
+        (temporary / MARKER).write_text(f"{snapshot.step}\n")
+        _sync(temporary / MARKER)
+        _sync(temporary)
+        if target.exists():
+            # A rolled-back run passes the same step again; the newer state replaces the older one.
+            _remove(target)
+        temporary.rename(target)
+        _sync(folder)
+    except OSError as error:
+        free = shutil.disk_usage(folder).free
+        shutil.rmtree(temporary, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = sum(t.numel() * t.element_size() for t in snapshot.adapter.values()) * 4
+            raise RunFailed(
+                folder,
+                f"the disk is full ({free / 1e6:.0f} MB free)",
+                f"about {needed / 1e6:.0f} MB for a checkpoint",
+                "Free some space, then resume the run: earlier checkpoints are untouched.",
+            ) from error
+        raise
+    if keep:
+        for old in committed(folder)[:-keep]:
+            _remove(old)
+    return target
+
+
+def _write(folder: Path, snapshot: Snapshot) -> None:
+    tensors: dict[str, Tensor] = {}
+    document = {
+        "schema": SCHEMA,
+        "step": snapshot.step,
+        "rate_factor": snapshot.rate_factor,
+        "rollbacks": snapshot.rollbacks,
+        "clock": snapshot.clock,
+        "optimizer": flatten(snapshot.optimizer, tensors, "optimizer"),
+        "schedule": flatten(snapshot.schedule, tensors, "schedule"),
+        "scaler": flatten(snapshot.scaler, tensors, "scaler"),
+    }
+    flat = {f"adapter/{name}": tensor for name, tensor in snapshot.adapter.items()}
+    flat |= {f"average/{name}": tensor for name, tensor in (snapshot.average or {}).items()}
+    # Clones: safetensors refuses views that share memory, which fused optimizers may keep.
+    flat |= {name: tensor.clone() for name, tensor in tensors.items()}
+    save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / "state.safetensors")
+    (folder / "training.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint away: first out of sight in one step, then from the disk."""
+    leaving = path.with_name(f"{_LEAVING}{path.name}-{os.getpid()}")
+    path.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written or half removed."""
+    for path in folder.iterdir():
+        if path.name.startswith((_TEMPORARY, _LEAVING)):
+            shutil.rmtree(path)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Snapshot:
+    """Read a checkpoint. Raises PilotError where it is of a newer schema or damaged."""
+    try:
+        document = json.loads((path / "training.json").read_text())
+        tensors = load_file(path / "state.safetensors", device=str(device))
+    except (OSError, ValueError) as error:
+        raise PilotError(
+            path, f"cannot be read ({error})", "a committed checkpoint", "Resume from an earlier one, or restore it."
+        ) from error
+    if document["schema"] > SCHEMA:
+        raise PilotError(
+            path, f"schema {document['schema']}", f"schema {SCHEMA} or older", "Update trainpilot to the newer version."
+        )
+    average = {n.removeprefix("average/"): t for n, t in tensors.items() if n.startswith("average/")}
+    return Snapshot(
+        step=document["step"],
+        adapter={n.removeprefix("adapter/"): t for n, t in tensors.items() if n.startswith("adapter/")},
+        average=average or None,
+        optimizer=unflatten(document["optimizer"], tensors),
+        schedule=unflatten(document["schedule"], tensors),
+        scaler=unflatten(document["scaler"], tensors),
+        rate_factor=document["rate_factor"],
+        rollbacks=document["rollbacks"],
+        clock=document["clock"],
+    )
+
+
+def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Snapshot, Path, list[str]] | None:
+    """The newest committed checkpoint that can be read, and notes on newer ones that could not; None without any."""
+    notes: list[str] = []
+    for path in reversed(committed(folder) if folder.is_dir() else []):
+        try:
+            with safe_open(path / "state.safetensors", "pt") as probe:
+                probe.keys()
+            return load(path, device), path, notes
+        except (PilotError, OSError, ValueError) as error:
+            notes.append(f"checkpoint {path.name} cannot be read and was passed over: {error}")
+    return None
