@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Sets up, seeds a workspace and trains the demo LoRA on the base model that comes with the project.
+#
+#   bash scripts/demo.sh [--headless] [options of `trainpilot train`]
+#
+#   --headless        end when the LoRA is done, with exit status 0
+#   PILOT_WORKSPACE   the workspace; ./workspace
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+headless=no
+passed=()
+for argument in "$@"; do
+    if [ "$argument" = --headless ]; then
+        headless=yes
+    else
+        passed+=("$argument")
+    fi
+done
+
+bash scripts/setup.sh
+
+workspace=${PILOT_WORKSPACE:-$PWD/workspace}
+name="demo-$(date +%Y%m%d-%H%M%S)"
+# --restore: the demo needs its files, also where somebody deleted them from the workspace.
+.venv/bin/python -m trainpilot.template workspace-template "$workspace" --restore
+.venv/bin/python -m trainpilot train --profile demo --workspace "$workspace" --name "$name" ${passed[@]+"${passed[@]}"}
+
+run="$workspace/outputs/$name"
+echo
+echo "LoRA     $run/$name.safetensors"
+echo "samples  $run/samples"
+[ ! -d "$run/report" ] || echo "report   $run/report"
+if [ "$headless" = no ]; then
+    echo "The panel is not part of the project yet, so the demo ends here; --headless ends here too."
+fi
