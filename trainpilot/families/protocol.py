@@ -105,14 +105,6 @@ class Family(Protocol):
         """[B] weights of the per-sample losses (min-SNR, debiased, ...)."""
         ...
 
-    def pipeline(self, parts: Parts, sampler: str) -> Any:
-        """A diffusers pipeline over these very modules, for sampling with prompt embeddings."""
-        ...
-
-    def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        """The keyword arguments with which `pipeline` takes the conditioning of `encode_text`."""
-        ...
-
     def tiny(self, folder: Path, seed: int = 0) -> Path:
         """Write a random model of this architecture in miniature, in diffusers layout, and return its folder."""
         ...
