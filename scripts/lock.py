@@ -38,7 +38,9 @@ def resolve(pin: str) -> dict[str, str]:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         subprocess.run([*command, "--report", str(report), pin, "-e", f"{ROOT}[train,dev]"], check=True)
         installed = json.loads(report.read_text())["install"]
-    found = {re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower(): item["metadata"]["version"] for item in installed}
+    found = {
+        re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower(): item["metadata"]["version"] for item in installed
+    }
     return {name: version.partition("+")[0] for name, version in found.items()}
 
 
