@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 def setting(default: Any, help: str, *, unit: str | None = None, **limits: Any) -> Any:
     """Declare one setting. limits are pydantic's (ge, gt, le, lt, min_length, pattern ...)."""
-    extra = {"unit": unit} if unit else None
+    extra: Any = {"unit": unit} if unit else None
     if isinstance(default, (list, dict)) or callable(default):
         factory = default if callable(default) else (lambda: type(default)(default))
         return Field(default_factory=factory, description=help, json_schema_extra=extra, **limits)

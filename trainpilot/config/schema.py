@@ -6,7 +6,7 @@ Conventions: a rate is a fraction of one, a size is in pixels (width, height), a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,8 @@ from trainpilot.config.fields import Section, setting
 
 SCHEMA_VERSION = 1
 MAX_SEED = 2**63 - 1
-Size = tuple[int, int]
+Side = Annotated[int, Field(ge=16, le=16384)]
+Size = tuple[Side, Side]
 
 
 class Run(Section):
@@ -65,7 +66,7 @@ class Dataset(Section):
 
     path: str = setting("", "Folder of the pictures, absolute or in datasets/")
     repeats: int | None = setting(None, "Times each image is seen an epoch; none takes it from N_name", ge=1, le=10000)
-    resolution: int | Size | None = setting(
+    resolution: Side | Size | None = setting(
         None, "Training size of this dataset; none takes buckets.resolution", unit="px"
     )
     regularization: bool = setting(False, "Pictures of the class, which hold the base model in place")
@@ -82,7 +83,7 @@ class Dataset(Section):
 class Buckets(Section):
     """Training size and aspect-ratio buckets."""
 
-    resolution: int | Size | None = setting(None, "Training size; none takes the family's", unit="px")
+    resolution: Side | Size | None = setting(None, "Training size; none takes the family's", unit="px")
     enabled: bool = setting(True, "Sort images by aspect ratio instead of cropping all to one size")
     algorithm: Literal["kohya", "native"] = setting(
         "native", "kohya is exact to sd-scripts; native crops the least area"
@@ -120,7 +121,9 @@ class Network(Section):
     dropout: float = setting(0.0, "Dropout on the adapter's input", ge=0, lt=1)
     rslora: bool = setting(False, "Scale by alpha / sqrt(rank) instead of alpha / rank")
     targets: str | list[str] = setting("default", "A preset of the family's card, or module name endings")
-    block_ranks: dict[str, int] = setting({}, "Rank by pattern of the module name; 0 leaves the module out")
+    block_ranks: dict[str, Annotated[int, Field(ge=0, le=1024)]] = setting(
+        {}, "Rank by pattern of the module name; 0 leaves the module out"
+    )
     init_from: str | None = setting(None, "Warm start: a LoRA file whose weights training begins with")
     max_norm: float | None = setting(None, "Scale down modules whose weight norm exceeds this", gt=0)
 
@@ -235,7 +238,7 @@ class Sampling(Section):
     steps: int = setting(20, "Sampler steps", unit="steps", ge=1, le=1000)
     guidance: float | None = setting(None, "Guidance scale; none takes the family's", ge=0, le=100)
     negative: str = setting("", "Negative prompt")
-    size: int | Size | None = setting(None, "Size of samples; none takes the training size", unit="px")
+    size: Side | Size | None = setting(None, "Size of samples; none takes the training size", unit="px")
     seed: int = setting(42, "Seed of the first prompt; the next ones count up", ge=0, le=MAX_SEED)
     evaluate_at_end: bool = setting(True, "Make the strength comparison when training ends")
 
