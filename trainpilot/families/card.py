@@ -54,7 +54,7 @@ class Card:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """"denoiser", "text_encoder", "text_encoder_2" ... as the adapter and the files name them."""
+        """ "denoiser", "text_encoder", "text_encoder_2" ... as the adapter and the files name them."""
         return ("denoiser", *(e["component"] for e in self.text_encoders))
 
     def variant(self, name: str | None) -> Card:

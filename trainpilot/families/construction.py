@@ -1,4 +1,4 @@
-"""Empty and random modules from component configurations: full-size, on meta, or tiny. Used by families and their tests.
+"""Empty and random modules from component configurations: full-size, on meta, or tiny. Used by the families.
 
 A component configuration is {"class": "diffusers.AutoencoderKL", "config": {...}}; `configs.json` of a family has one
 for each component of the full-size model, by diffusers' folder names; `configs-<variant>.json` those of a variant.
@@ -26,17 +26,19 @@ def configs(family: str, variant: str | None = None) -> Configs:
 
 
 def class_of(name: str) -> Any:
-    """"diffusers.UNet2DConditionModel" -> the class."""
+    """ "diffusers.UNet2DConditionModel" -> the class."""
     package, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(package), attribute)
 
 
+def instance(kind: Any, config: dict[str, Any]) -> nn.Module:
+    """A module of a class: transformers' models take a configuration object, diffusers' models its fields."""
+    return kind(kind.config_class(**config)) if hasattr(kind, "config_class") else kind(**config)
+
+
 def build(component: dict[str, Any]) -> nn.Module:
     """The module, randomly initialised on torch's current default device, in evaluation mode."""
-    kind = class_of(component["class"])
-    # transformers' models take a configuration object, diffusers' models its fields
-    made = kind(kind.config_class(**component["config"])) if hasattr(kind, "config_class") else kind(**component["config"])
-    return made.eval()
+    return instance(class_of(component["class"]), component["config"]).eval()
 
 
 def build_on_meta(component: dict[str, Any]) -> nn.Module:

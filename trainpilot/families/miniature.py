@@ -50,6 +50,29 @@ def vae_config(latent_channels: int, **further: Any) -> dict[str, Any]:
     return {"class": "diffusers.AutoencoderKL", "config": config | further}
 
 
+def unet_config(**small: Any) -> dict[str, Any]:
+    """A U-Net with one layer a block; `small` sets its blocks."""
+    config = {"norm_num_groups": 8, "layers_per_block": 1, "sample_size": 16}
+    return {"class": "diffusers.UNet2DConditionModel", "config": config | small}
+
+
+def t5_config(width: int, vocabulary: int) -> dict[str, Any]:
+    """A T5 encoder of two layers, without its dropout."""
+    config = {
+        "d_model": width,
+        "d_kv": 8,
+        "d_ff": 2 * width,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "vocab_size": vocabulary,
+        "dropout_rate": 0.0,
+        "is_encoder_decoder": False,
+        "use_cache": False,
+    }
+    return {"class": "transformers.T5EncoderModel", "config": config}
+
+
 def clip_tokenizer() -> Any:
     """Byte-level BPE without merges: every byte is a token, so every caption can be read."""
     from tokenizers.pre_tokenizers import ByteLevel
@@ -78,9 +101,7 @@ def write(folder: Path, pipeline: str, configs: Configs, tokenizers: Mapping[str
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts: dict[str, Any] = {
-            name: build(component) for name, component in configs.items() if name != "scheduler"
-        }
+        parts: dict[str, Any] = {name: build(component) for name, component in configs.items() if name != "scheduler"}
     for name, module in parts.items():
         if name.startswith("text_encoder"):
             _spread(module)
@@ -88,7 +109,7 @@ def write(folder: Path, pipeline: str, configs: Configs, tokenizers: Mapping[str
     parts["scheduler"] = class_of(scheduler["class"])(**scheduler["config"])
     kind = class_of(pipeline)
     parts |= tokenizers
-    parts = {name: None for name in kind._optional_components} | parts
+    parts = dict.fromkeys(kind._optional_components) | parts
     if "safety_checker" in parts:
         parts["requires_safety_checker"] = False
     kind(**parts).save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""The family flux: card, module shapes, exported names, adapter."""

@@ -1,0 +1,1 @@
+"""The family sd15: card, module shapes, exported names, adapter."""

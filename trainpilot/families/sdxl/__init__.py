@@ -1,0 +1,1 @@
+"""The family sdxl: card, module shapes, exported names, adapter."""
