@@ -55,7 +55,7 @@ def test_every_placement_is_sound(size, rules):
     (width, height), (left, top, right, bottom) = placement.bucket, placement.crop
     assert width % rules.step == 0 and height % rules.step == 0 and min(width, height) >= rules.step
     assert (right - left, bottom - top) == (width, height)
-    assert 0 <= left and 0 <= top and right <= placement.resized[0] and bottom <= placement.resized[1]
+    assert min(left, top) >= 0 and right <= placement.resized[0] and bottom <= placement.resized[1]
     if not (rules.algorithm == "kohya" and rules.no_upscale):  # sd-scripts exceeds the area for very long images
         assert width * height <= rules.resolution[0] * rules.resolution[1]
     assert 0 <= placement.cropped_share < 1
