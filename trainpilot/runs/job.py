@@ -1,0 +1,66 @@
+"""job.json: what became of a job, written by whoever runs it while holding its lock, and true after any crash.
+
+A process that dies leaves "running" behind; `Job.view` compares that with the process table and says "interrupted".
+Used by the run folder, the queue, the worker and the panel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from trainpilot.runs.atomic import read_json, write_json
+from trainpilot.runs.process import Identity
+
+Status = Literal["queued", "running", "stopped", "failed", "done"]
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.json. Times are unix seconds; process is the one that runs it, or ran it last."""
+
+    status: Status
+    reason: str = ""
+    exit_code: int | None = None
+    attempts: int = 0
+    failures: int = 0  # attempts in a row that failed without progress; decides when to give up
+    device: str | None = None
+    process: Identity | None = None
+    times: dict[str, float] = field(default_factory=dict)  # queued, started, ended
+
+    @classmethod
+    def read(cls, folder: Path) -> Job | None:
+        """The job of a folder; None where nothing has run or queued it yet, or the file is damaged."""
+        value = read_json(folder / FILE)
+        if value is None or value.get("status") not in get_args(Status):
+            return None
+        code = value.get("exit_code")
+        return cls(
+            status=value["status"],
+            reason=str(value.get("reason", "")),
+            exit_code=code if isinstance(code, int) else None,
+            attempts=int(value.get("attempts", 0)),
+            failures=int(value.get("failures", 0)),
+            device=value.get("device"),
+            process=Identity.parse(value.get("process")),
+            times=dict(value.get("times", {})),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's job.json. Only for the holder of its lock."""
+        write_json(folder / FILE, {"schema": 1, **asdict(self)})
+
+    def change(self, **fields: Any) -> Job:
+        return replace(self, **fields)
+
+    @property
+    def live(self) -> bool:
+        """Whether the process that the file names runs at this moment, on this machine."""
+        return self.status in ("running", "queued") and self.process is not None and self.process.alive()
+
+    @property
+    def view(self) -> str:
+        """The status as it is: one of `Status`, or "interrupted" where it says running and no such process lives."""
+        return "interrupted" if self.status == "running" and not self.live else self.status
