@@ -82,7 +82,9 @@ def test_metadata(tmp_path, place, given):
     (tmp_path / place / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     layout = discover(tmp_path / given)
     assert layout.kind == "metadata"
-    assert [(one.image.name, one.caption_text, one.caption_path and one.caption_path.name) for one in layout.images] == [
+    assert [
+        (one.image.name, one.caption_text, one.caption_path and one.caption_path.name) for one in layout.images
+    ] == [
         ("a.png", "ay", None),
         ("b.png", "bee", None),
         ("c.png", None, "c.txt"),
@@ -120,7 +122,9 @@ def test_wrong_metadata_is_refused_by_line(tmp_path, row, said):
 
 
 def test_concepts(tmp_path):
-    make(tmp_path, "cat/a.png", "cat/a.txt", "dog/images/b.png", "dog/captions/b.txt", "4_owl/images/c.png", "empty/x.md")
+    make(
+        tmp_path, "cat/a.png", "cat/a.txt", "dog/images/b.png", "dog/captions/b.txt", "4_owl/images/c.png", "empty/x.md"
+    )
     (tmp_path / "emu").mkdir()
     make(tmp_path / "emu", "d.png")
     (tmp_path / "emu" / "metadata.jsonl").write_text('{"file_name": "d.png", "text": "an emu"}')

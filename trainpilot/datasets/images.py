@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from trainpilot.datasets.table import Sample
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP")  # MPO: the JPEG of many telephones, with a second picture behind
-MAX_PIXELS = (
-    89_478_485  # Pillow's own warning threshold: a gigabyte with working copies, and larger than any camera's use
-)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # JPEG includes MPO: many telephones put a second picture behind the first
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs; decoded and copied once it is half a gigabyte
 PREPARE_VERSION = 1  # raise it when the pixels that `prepare` returns change; caches are keyed by it
 _ROWS = 16  # result rows that are scaled at once
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
