@@ -1,8 +1,9 @@
 """How a family's modules are named in files: what every `families/<name>/names.py` provides, and how to get it.
 
 Used by the readers, the writers and the identification; strings only, so that the panel can use it.
-A names.py has: KOHYA and PEFT (component -> prefix), `place(component, module) -> Place` and
-`modules(component, joined) -> tuple[str, ...]`, its inverse.
+A names.py has: KOHYA and PEFT (component -> prefix), ONE_ALPHA (a Kohya file gives all modules of a component the same
+alpha, because a common reader loses different ones), `place(component, module) -> Place`, its inverse
+`modules(component, joined) -> tuple[str, ...]`, and `rows`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Names(Protocol):
 
     KOHYA: dict[str, str]
     PEFT: dict[str, str]
+    ONE_ALPHA: bool
 
     def place(self, component: str, module: str) -> Place:
         """Where `module` goes; PilotError for a module that the original layout does not have."""

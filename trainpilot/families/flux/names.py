@@ -14,6 +14,7 @@ from trainpilot.formats.words import CLIP, T5, clip_joined, clip_module, join, s
 
 KOHYA = {"denoiser": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te3"}
 PEFT = {"denoiser": "transformer", "text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2"}
+ONE_ALPHA = False  # every reader of fused names multiplies each module's own alpha into its weights
 
 _MLP_RATIO = 4
 # joined name -> modules in row order

@@ -8,6 +8,9 @@ from trainpilot.formats.words import UNET, clip_joined, clip_module, join, split
 KOHYA = {"denoiser": "lora_unet", "text_encoder": "lora_te"}
 PEFT = {"denoiser": "unet", "text_encoder": "text_encoder"}
 
+# diffusers 0.42 finds a module's alpha for attention and text encoder layers only where all modules have the same one.
+ONE_ALPHA = True
+
 
 def place(component: str, module: str) -> Place:
     """Every module is a matrix of its own."""

@@ -14,6 +14,8 @@ from trainpilot.formats.words import UNET, clip_joined, clip_module, join, split
 
 KOHYA = {"denoiser": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 PEFT = {"denoiser": "unet", "text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2"}
+# diffusers 0.42 finds a module's alpha for attention and text encoder layers only where all modules have the same one.
+ONE_ALPHA = True
 
 _PER_LEVEL = 3  # two resnets and a downsampler on the way in, three resnets on the way out
 _RESNET = {
@@ -75,7 +77,9 @@ def _unet(module: str) -> str:
     if kind == "upsamplers":
         # every level of the XL U-Net that is upsampled has attention, which is entry 1
         return f"output_blocks_{first + _PER_LEVEL - 1}_2_conv"
-    entry = f"input_blocks_{1 + first + int(number)}" if side == "down_blocks" else f"output_blocks_{first + int(number)}"
+    entry = (
+        f"input_blocks_{1 + first + int(number)}" if side == "down_blocks" else f"output_blocks_{first + int(number)}"
+    )
     return f"{entry}_1_{join(inner)}" if kind == "attentions" else f"{entry}_0_{_RESNET[inner]}"
 
 
