@@ -14,6 +14,8 @@ from trainpilot.errors import PilotError
 from trainpilot.workspace import Workspace
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from trainpilot.config.merge import Resolved
 
 
@@ -34,6 +36,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="override one setting; datasets.strict=true sets it for every dataset, datasets.0.repeats=3 for the first",
     )
     parser.add_argument("--workspace", metavar="DIR", help="workspace folder (else PILOT_WORKSPACE, else ./workspace)")
+
+
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal, and wide enough not to fold paths where there is none."""
+    import sys
+
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def workspace(args: argparse.Namespace) -> Workspace:

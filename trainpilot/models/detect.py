@@ -31,7 +31,7 @@ class Base:
     family's card ("1", "2", "dev", "schnell"). size_bytes: of the weights that are loaded. The fields after tiny are
     read from a folder and None or empty for a file: resolution (px, square) the model was made for, latent_factor
     (px per latent side), latent_channels, step (px that a side must be a multiple of), shapes of the modules, and
-    parameters by component. reason says what the family was recognised by.
+    parameters and text_widths (of the encoders' states) by component. reason says what the family was recognised by.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class Base:
     step: int | None = None
     shapes: Shapes = field(default_factory=dict, repr=False, compare=False)
     parameters: dict[str, int] = field(default_factory=dict)
+    text_widths: dict[str, int] = field(default_factory=dict)
 
 
 def detect(path: Path, vae: Path | None = None) -> Base:
@@ -139,6 +140,7 @@ def _folder(path: Path) -> Base:
         step=factor * (2 if flux else 2 ** (len(config.get("block_out_channels", [0] * 4)) - 1)),
         shapes={name: _modules(found) for name, found in tensors.items() if name != "vae"},
         parameters=counts,
+        text_widths=_text_widths(path, tensors),
     )
 
 
@@ -162,6 +164,18 @@ def _prediction(path: Path) -> str:
     if given not in ("epsilon", "v_prediction"):
         raise PilotError(file, f"prediction_type {given}", "epsilon or v_prediction", "Set model.prediction yourself.")
     return str(given)
+
+
+def _text_widths(path: Path, components: Mapping[str, Any]) -> dict[str, int]:
+    found = {}
+    for name in _COMPONENTS:
+        file = path / name / "config.json"
+        if name in components and file.is_file():
+            given = _json(file)
+            width = given.get("hidden_size", given.get("d_model"))
+            if isinstance(width, int):
+                found[name] = width
+    return found
 
 
 def _weights(folder: Path) -> dict[str, Entry]:
