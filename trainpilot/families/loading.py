@@ -58,6 +58,13 @@ class Source:
             return dict(self._shipped[name]["config"])
         raise PilotError(file, "is missing", "a complete diffusers folder", "Fetch the model again.")
 
+    def has_tensor(self, name: str) -> bool:
+        """Whether a single file holds a tensor of that name; some files are marked by one."""
+        from safetensors import safe_open
+
+        with readable(self.path), safe_open(self.path, framework="pt") as file:
+            return name in set(file.keys())
+
     def module(self, name: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
         """A component: frozen, in evaluation mode, in `dtype`, on `device`."""
         with readable(self.path):

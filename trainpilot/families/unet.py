@@ -25,7 +25,7 @@ def from_ldm(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Te
     return convert_ldm_unet_checkpoint({PREFIX + name: tensor for name, tensor in tensors.items()}, config)
 
 
-ORIGINALS = {"unet": Original((PREFIX,), from_ldm), "vae": latents.original("first_stage_model.")}
+ORIGINALS = {"unet": Original((PREFIX, ""), from_ldm), "vae": latents.original("first_stage_model.")}
 
 
 def load(
@@ -44,6 +44,9 @@ def load(
     if prediction == "auto":
         prediction = base.prediction if base else scheduler.get("prediction_type", "epsilon")
     scheduler["prediction_type"] = prediction
+    if base and source.has_tensor("ztsnr"):
+        log.info("%s is marked ztsnr: its betas are rescaled to zero terminal SNR", base.path.name)
+        scheduler["rescale_betas_zero_snr"] = True
     config = source.config("vae")
     parts = Parts(prediction=prediction, scheduler_config=scheduler, **latents.scale_of(config))
     if "text" in wanted:
