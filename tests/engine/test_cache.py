@@ -220,7 +220,7 @@ from pathlib import Path
 import torch
 from trainpilot.engine.cache import Cache, LATENTS
 cache = Cache(Path(sys.argv[1]), 1, say=print)
-for number in range(60):
+for number in range(30):
     cache.put(LATENTS, f"{number % 6:064x}", {"moments": torch.full((20_000,), float(number % 6))})
 """
 
@@ -232,7 +232,7 @@ def test_readers_and_writers_of_several_processes_never_see_half_an_entry(tmp_pa
     over = threading.Event()
 
     def read() -> None:
-        while not over.is_set():
+        while not over.wait(0.002):  # leaves the writers some of the processor
             for number in range(6):
                 found = cache.get(LATENTS, name(number))
                 if found is not None:
@@ -240,7 +240,7 @@ def test_readers_and_writers_of_several_processes_never_see_half_an_entry(tmp_pa
                     if not torch.equal(found["moments"], torch.full((20_000,), float(number))):
                         wrong.append(number)
 
-    threads = [threading.Thread(target=read) for _ in range(3)]
+    threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) for _ in range(2)]
@@ -274,6 +274,6 @@ def test_a_full_disk_says_where_and_what_to_do(tmp_path: Path, monkeypatch: pyte
         return real(Path("/dev/full"), data)  # the kernel's own ENOSPC
 
     monkeypatch.setattr(Path, "write_bytes", to_a_full_disk)
-    with pytest.raises(PilotError, match=r"no space left.*PILOT_CACHE"):
+    with pytest.raises(PilotError, match=r"No space left.*PILOT_CACHE"):
         cache.put(LATENTS, name(1), block())
     assert files(tmp_path) == []

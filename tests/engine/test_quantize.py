@@ -236,8 +236,7 @@ def test_out_of_memory_is_not_taken_for_a_compilers_failure() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["full", "nf4"])
-@MODELS
+@pytest.mark.parametrize(("make", "storage"), [(tiny_unet, "nf4"), (tiny_flux, "full")])
 def test_compiled_blocks_compute_the_same(make: Callable[[], Made], storage: str) -> None:
     model, run = make()
     quantize(model, storage, "cpu")

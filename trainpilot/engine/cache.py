@@ -11,7 +11,6 @@ run. What a power cut left behind is found by the header's sizes (`has`) or by t
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -118,7 +117,7 @@ class Cache:
         return tensors
 
     def put(self, kind: str, key: str, tensors: dict[str, Tensor]) -> None:
-        """Store tensors, replacing what is there. Raises PilotError where the disk is full."""
+        """Store tensors, replacing what is there. Raises PilotError where the disk is full or cannot be written."""
         path = self._path(kind, key)
         data = _encode(tensors)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,12 +127,10 @@ class Cache:
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
             raise PilotError(
                 "cache",
-                f"no space left for {len(data)} bytes in {self.root}",
-                "a disk with room for the cache",
+                f"{len(data)} bytes could not be written to {self.root}: {error.strerror}",
+                "a folder that can be written, on a disk with room",
                 "Free space, lower cache.max_gb, or point PILOT_CACHE at another disk.",
             ) from error
         with self._guard:
@@ -168,7 +165,7 @@ class Cache:
             path = folder / (f"{run}.keys" if number == 0 else f"{run}.{number}.keys")
             file = path.open("a", encoding="ascii")
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()  # another process of this run (they may be several) has this one
                 continue
@@ -223,7 +220,7 @@ class Cache:
         """Pins are written by many at once, but never while somebody trims by an older list of them."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "trim.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            _lock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
 
     def _pins_of_others(self) -> set[str]:
@@ -236,7 +233,7 @@ class Cache:
             try:
                 with path.open(encoding="ascii") as file:
                     try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except BlockingIOError:
                         found.update(file.read().split())
                     else:
@@ -260,6 +257,21 @@ class Cache:
 
     def _measure(self) -> int:
         return sum(size for _, size, _ in self._entries())
+
+
+def _lock(file: IO[str], how: int) -> None:
+    """flock; BlockingIOError where another process has it, PilotError where the file system has no locks."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise PilotError(
+            "cache",
+            f"{file.name} cannot be locked: {error.strerror}",
+            "a file system with locks",
+            "Point PILOT_CACHE at a local disk.",
+        ) from error
 
 
 def _same_file(file: IO[str], path: Path) -> bool:

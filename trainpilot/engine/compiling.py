@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from trainpilot.engine.probe import unverified
+
 # Blocks of different widths times buckets of different sizes each need their own code; torch's default of 8 is
 # reached by Stable Diffusion's three widths and three buckets, and the rest would run uncompiled.
 _RECOMPILE_LIMIT = 128
@@ -67,7 +69,8 @@ def compile_blocks(denoiser: nn.Module, trial: Callable[[], object]) -> Compiled
         _back_to_eager(blocks)
         first_line = str(error).strip().partition("\n")[0][:300]
         return Compiled(False, f"compile: off, the compiler failed ({type(error).__name__}: {first_line})")
-    return Compiled(True, f"compile: on, as memory.compile says; {len(blocks)} repeated blocks")
+    device = next(denoiser.parameters()).device
+    return Compiled(True, f"compile: on, as memory.compile says; {len(blocks)} repeated blocks{unverified(device)}")
 
 
 def _back_to_eager(blocks: list[tuple[str, nn.Module]]) -> None:

@@ -22,15 +22,16 @@ from torch import Tensor
 from trainpilot.config.schema import RunConfig
 from trainpilot.datasets import captions as caption_rules
 from trainpilot.datasets import images
-from trainpilot.datasets.hashes import Memo, file_hash
+from trainpilot.datasets.hashes import Memo
 from trainpilot.datasets.table import Sample, Table
 from trainpilot.engine.cache import LATENTS, TEXT, Cache, latents_key, text_key
-from trainpilot.errors import RunFailed
+from trainpilot.errors import PilotError, RunFailed
 from trainpilot.families.protocol import Conditioning, Family, Parts, TextOptions
 
 Told = Callable[[str], None]
 Progress = Callable[[int, int], None]  # entries done, of
 T = TypeVar("T")
+_BLOCK = 1 << 24
 
 
 class Stop(Protocol):
@@ -65,21 +66,33 @@ def dynamic_text_reasons(config: RunConfig) -> list[str]:
     return reasons
 
 
-def encoder_hash(base: Path, wanted: str, memo: Memo | None, *, vae: Path | None = None) -> str:
+def encoder_hash(base: Path, wanted: str, memo: Memo, stop: Stop, *, vae: Path | None = None) -> str:
     """Hash of the weights, configurations and vocabularies that encode pictures ("vae") or captions ("text").
 
-    base, vae: a diffusers folder or a single file, of which the whole counts. File hashes come from `memo`.
+    base, vae: a diffusers folder or a single file, of which the whole counts. Files that `memo` knows are not read;
+    reading honours `stop`.
     """
     source = vae if wanted == "vae" and vae is not None else base
     if source.is_file():
-        files = [source]
-    else:
-        names = ("vae",) if wanted == "vae" else ("text_encoder*", "tokenizer*")
-        folders = sorted(folder for name in names for folder in source.glob(name) if folder.is_dir())
-        # A replacement VAE is often a folder of its own, without the pipeline around it.
-        files = sorted(path for folder in folders or [source] for path in folder.rglob("*") if path.is_file())
-    lines = [f"{path.relative_to(source)} {file_hash(path, memo)}\n" for path in files]
+        return _file_hash(source, memo, stop)
+    names = ("vae",) if wanted == "vae" else ("text_encoder*", "tokenizer*")
+    folders = sorted(folder for name in names for folder in source.glob(name) if folder.is_dir())
+    # A replacement VAE is often a folder of its own, without the pipeline around it.
+    files = sorted(path for folder in folders or [source] for path in folder.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(source)} {_file_hash(path, memo, stop)}\n" for path in files]
     return sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_hash(path: Path, memo: Memo, stop: Stop) -> str:
+    def learn(path: Path) -> str:
+        total = sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                stop.check()  # a base model of 24 GB takes longer to read than a stop may take
+                total.update(block)
+        return total.hexdigest()
+
+    return memo.recall("sha256", path, learn)
 
 
 @dataclass(frozen=True)
@@ -123,21 +136,25 @@ def _read(cache: Cache, kind: str, key: str) -> dict[str, Tensor]:
 def encode_images_now(family: Family, parts: Parts, pixels: Tensor) -> Tensor:
     """[B,3,H,W] in -1..1 -> moments [B,2C,h,w] in fp32, on the VAE's device and in its arithmetic.
 
-    Moments leave in fp32 because rounding the mean to bf16 (8 bits, 0.01 at a typical latent of 3) would add more noise
-    than the VAE's own spread; at 0.03 to 0.5 MB a picture the space is no matter. Raises RunFailed at NaN or inf.
+    Moments leave in fp32: bf16 would move a mean of 3 by up to 0.008, and by the same at every draw, to save 0.05 to
+    1 MB a picture.
     """
     assert parts.vae is not None
     weight = next(parts.vae.parameters())
     with torch.no_grad():
-        moments = family.encode_images(parts, pixels.to(weight.device, weight.dtype)).float()
+        return family.encode_images(parts, pixels.to(weight.device, weight.dtype)).float()
+
+
+def _finite(moments: Tensor, dtype: torch.dtype) -> Tensor:
+    """The moments on the CPU; what is not finite must never reach the cache."""
     if not bool(torch.isfinite(moments).all()):
-        raise RunFailed(
+        raise PilotError(
             "model.vae",
-            f"NaN or inf from the VAE in {str(weight.dtype).removeprefix('torch.')}",
+            f"NaN or inf from the VAE in {str(dtype).removeprefix('torch.')}",
             "finite latents",
             "Set precision.mixed to bf16 or fp32, or model.vae to one made for fp16.",
         )
-    return moments
+    return moments.cpu()
 
 
 def fill_latents(
@@ -148,7 +165,6 @@ def fill_latents(
     *,
     flips: Sequence[bool],
     vae_hash: str,
-    memo: Memo | None,
     batch: int,
     stop: Stop,
     progress: Progress,
@@ -156,19 +172,17 @@ def fill_latents(
 ) -> LatentIndex:
     """Encode every picture that the cache does not hold, in batches of one bucket each.
 
-    flips: for each dataset, whether its pictures are also needed mirrored; memo: remembered file hashes. The number
-    format is the VAE's. Where memory runs out the batch is halved, and `say` tells. Honours `stop` between batches.
+    flips: for each dataset, whether its pictures are also needed mirrored. The number format is the VAE's. Where memory
+    runs out the batch is halved, and `say` tells. Honours `stop` between batches. Raises PilotError at NaN or inf.
     """
     assert parts.vae is not None
     dtype = next(parts.vae.parameters()).dtype
     keys: dict[tuple[int, bool], str] = {}
     work: dict[str, tuple[Sample, bool]] = {}
     for sample in table.samples:
-        stop.check()
-        content = file_hash(sample.image, memo)
         for flip in (False, True) if flips[sample.dataset] else (False,):
             key = latents_key(
-                content,
+                sample.sha256,
                 resized=sample.resized,
                 crop=sample.crop,
                 bucket=sample.bucket,
@@ -183,7 +197,7 @@ def fill_latents(
     for key in missing:
         groups[work[key][0].bucket].append(key)
     chunks = [chunk for group in groups.values() for chunk in _chunks(group, batch)]
-    encode = _Halving(lambda pixels: encode_images_now(family, parts, pixels).cpu(), "latents", batch, say)
+    encode = _Halving(lambda pixels: _finite(encode_images_now(family, parts, pixels), dtype), "latents", batch, say)
 
     def load(key: str) -> Tensor:
         sample, flip = work[key]
@@ -290,7 +304,7 @@ class _Halving:
 
 def read_pixels(sample: Sample, crop: tuple[int, int], flip: bool) -> Tensor:
     """A picture as the VAE takes it: [3,H,W] in -1..1; crop is (left, top) in the resized picture."""
-    return torch.from_numpy(images.prepare(sample, crop, flip)).permute(2, 0, 1).float().div(127.5).sub(1)
+    return torch.tensor(images.prepare(sample, crop, flip)).permute(2, 0, 1).float().div(127.5).sub(1)
 
 
 def _ahead(chunks: Sequence[list[str]], load: Callable[[str], Tensor]) -> Iterator[tuple[list[str], list[Tensor]]]:

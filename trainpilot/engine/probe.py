@@ -42,6 +42,11 @@ class Device:
         return self.torch_device.type == "cuda"
 
 
+def unverified(device: torch.device) -> str:
+    """What is added to the notice of an option whose results were so far compared on the CPU alone."""
+    return "" if device.type == "cpu" else "; unverified on this device"
+
+
 def driver_problem(cuda_build: str | None, driver: str | None) -> str | None:
     """One line on a driver too old for torch's CUDA build, with the remedy; None where they fit or one is absent.
 

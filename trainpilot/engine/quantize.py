@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import bitsandbytes.functional as bnb
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainpilot.engine.compiling import repeated_blocks
+from trainpilot.engine.probe import unverified
 from trainpilot.errors import PilotError
 
 _FP8 = torch.float8_e4m3fn
@@ -32,7 +32,10 @@ def _as_bits(scale: Tensor) -> Tensor:
     return scale.float().contiguous().view(torch.int32)
 
 
+# bitsandbytes is imported where it is used: it takes a second and says things about kernels nobody asked for.
 def _pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    import bitsandbytes.functional as bnb
+
     codes, absmax, _ = bnb.int8_vectorwise_quant(weight.half().contiguous())
     return codes, _as_bits(absmax.float() / 127)
 
@@ -60,6 +63,8 @@ def _unpack_fp8(codes: Tensor, scale: Tensor, shape: Shape, dtype: torch.dtype) 
 # Weights are laid out as whole blocks of 64, because bitsandbytes' CPU kernel assumes that no block crosses the end of
 # a row and reads wrong scales where in_features is not a multiple of 64.
 def _pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    import bitsandbytes.functional as bnb
+
     flat = weight.reshape(-1)
     blocks = F.pad(flat, (0, -flat.numel() % _NF4_BLOCK)).view(-1, _NF4_BLOCK)
     codes, state = bnb.quantize_4bit(blocks, blocksize=_NF4_BLOCK, quant_type="nf4", compress_statistics=False)
@@ -171,17 +176,18 @@ def quantize(denoiser: nn.Module, storage: str, device: torch.device | str) -> Q
         raise PilotError(
             "precision.base", storage, "full for this model: it has no block with linear layers", "Use full."
         )
-    before = after = 0
-    for parent, name, linear in found:
+    layers, before, after = len(found), 0, 0
+    while found:  # popped, so that each full weight is freed as soon as its codes are made
+        parent, name, linear = found.pop()
         stored = StoredLinear(linear, storage, device)
         setattr(parent, name, stored)
         before += linear.weight.nbytes
         after += stored.codes.nbytes + stored.scale.nbytes
     mib = 2**20
     return Quantized(
-        len(found),
+        layers,
         before,
         after,
-        f"base weights: {storage}, as precision.base says; {len(found)} linear layers of the blocks went from "
-        f"{before / mib:.1f} to {after / mib:.1f} MiB",
+        f"base weights: {storage}, as precision.base says; {layers} linear layers of the blocks went from "
+        f"{before / mib:.1f} to {after / mib:.1f} MiB{unverified(torch.device(device))}",
     )
