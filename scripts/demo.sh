@@ -24,7 +24,8 @@ workspace=${PILOT_WORKSPACE:-$PWD/workspace}
 name="demo-$(date +%Y%m%d-%H%M%S)"
 # --restore: the demo needs its files, also where somebody deleted them from the workspace.
 .venv/bin/python -m trainpilot.template workspace-template "$workspace" --restore
-.venv/bin/python -m trainpilot train --profile demo --workspace "$workspace" --name "$name" ${passed[@]+"${passed[@]}"}
+.venv/bin/python -m trainpilot train --profile demo --dataset images/10_zorp --base-model pilot-tiny \
+    --workspace "$workspace" --name "$name" ${passed[@]+"${passed[@]}"}
 
 run="$workspace/outputs/$name"
 echo

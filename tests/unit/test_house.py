@@ -52,6 +52,14 @@ def test_ruff_finds_nothing(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("path", [path for path in files() if path.suffix == ".sh" or str(path) == ".ci/run"], ids=str)
+def test_a_script_parses_and_may_be_run(path: Path) -> None:
+    done = run("bash", "-n", str(path))
+    assert done.returncode == 0, done.stderr
+    assert os.access(ROOT / path, os.X_OK)
+    assert "set -euo pipefail" in (ROOT / path).read_text()
+
+
 def test_the_types_are_right() -> None:
     done = run(sys.executable, "-m", "mypy")
     assert done.returncode == 0, done.stdout + done.stderr
