@@ -22,6 +22,7 @@ from trainpilot.families.construction import Configs, class_of, instance
 
 log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,27 @@ class Source:
 
     def tokenizer(self, name: str) -> Any:
         """A tokenizer: the model's own, or for a single file the one of the family's repository."""
+        from transformers.utils import cached_file
+
+        # transformers makes up an empty vocabulary where it finds none, so it is looked for first
         kind = self._class(name)
         own = self.folder / name
-        if own.is_dir():
+        if any((own / file).is_file() for file in VOCABULARIES):
             return kind.from_pretrained(own, local_files_only=True)
+        if not self.is_file:
+            raise PilotError(own, "no vocabulary there", ", ".join(VOCABULARIES), "Fetch the model again.")
         known = self._shipped[name]
-        try:
-            return kind.from_pretrained(known["repository"], subfolder=known.get("subfolder", ""))
-        except (OSError, ValueError) as error:
+        repository, inner = known["repository"], known.get("subfolder", "")
+        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        if not any(cached_file(repository, file, subfolder=inner, **quiet) for file in VOCABULARIES):
             raise PilotError(
                 self.path,
-                f"holds no tokenizer, and {known['repository']} could not be read",
-                f"a folder {own} or the repository in the Hugging Face cache",
+                f"holds no tokenizer, and that of {repository} is not at hand",
+                f"a folder {own}, or the repository in the Hugging Face cache",
                 f"Copy the folder {name} of a diffusers version of this model to {own}.",
-            ) from error
+            )
+        log.info("%s holds no tokenizer; that of %s is used", self.path.name, repository)
+        return kind.from_pretrained(repository, subfolder=inner)
 
     def _class(self, name: str) -> Any:
         index = self.folder / "model_index.json"
