@@ -91,6 +91,8 @@ class StableDiffusionXL:
     def tiny(self, folder: Path, seed: int = 0) -> Path:
         small = {
             "block_out_channels": [16, 32, 32],
+            # the original's names, in which files name modules, count three entries a level
+            "layers_per_block": 2,
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
             "transformer_layers_per_block": [1, 1, 2],
