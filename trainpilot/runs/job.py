@@ -6,15 +6,33 @@ Used by the run folder, the queue, the worker and the panel.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trainpilot.runs.atomic import read_json, write_json
+from trainpilot.runs.locks import FolderLock
 from trainpilot.runs.process import Identity
+from trainpilot.runs.secrets import redact
 
 Status = Literal["queued", "running", "stopped", "failed", "done"]
 FILE = "job.json"
+
+
+def mark(folder: Path, lock: FolderLock, status: Status, reason: str, **fields: Any) -> bool:
+    """Write a status into job.json, holding the lock at least for that moment; False where another process holds it."""
+    held = lock.held
+    if not lock.acquire():
+        return False
+    try:
+        job = Job.read(folder) or Job("queued")
+        times = job.times | ({"queued": time.time()} if status == "queued" else {})
+        job.change(status=status, reason=redact(reason), times=times, **fields).write(folder)
+    finally:
+        if not held:
+            lock.release()
+    return True
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class Job:
     attempts: int = 0
     failures: int = 0  # attempts in a row that failed without progress; decides when to give up
     device: str | None = None
+    by: str = ""  # "worker" or "shell": who started the last attempt; a failure in a shell is its owner's to repeat
     process: Identity | None = None
     times: dict[str, float] = field(default_factory=dict)  # queued, started, ended
 
@@ -44,6 +63,7 @@ class Job:
             attempts=int(value.get("attempts", 0)),
             failures=int(value.get("failures", 0)),
             device=value.get("device"),
+            by=str(value.get("by", "")),
             process=Identity.parse(value.get("process")),
             times=dict(value.get("times", {})),
         )

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +155,26 @@ class FolderLock:
     """
 
     def __init__(self, path: Path) -> None:
-        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
-        self.volume, self.local = FileLock(path), FileLock(lock_folder() / f"folder-{name}.lock")
+        self.volume = FileLock(path)
         self.notes: list[str] = []
+
+    @cached_property
+    def local(self) -> FileLock:
+        name = hashlib.sha256(os.fsencode(self.volume.path.resolve())).hexdigest()[:24]
+        return FileLock(lock_folder() / f"folder-{name}.lock")
 
     @property
     def held(self) -> bool:
         return self.local.held
 
-    def acquire(self, **about: Any) -> bool:
+    def acquire(self) -> bool:
         """Try once; True when this process holds it now."""
         if self.local.held:
             return True
-        if not self.local.acquire(folder=self.volume.path, **about):
+        if not self.local.acquire(folder=self.volume.path):
             return False
         try:
-            taken = self.volume.acquire(**about)
+            taken = self.volume.acquire(folder=self.volume.path)
             if taken and not self.volume.works():
                 self._distrust("does not keep others out")
         except OSError as error:

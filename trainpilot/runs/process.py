@@ -6,6 +6,7 @@ Used by job.json, by the locks' messages and by the worker when it attaches to a
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from dataclasses import asdict, dataclass
@@ -81,3 +82,25 @@ class Identity:
     def alive(self) -> bool:
         """Whether this very process still runs here. One of another boot or machine counts as gone."""
         return self.boot == boot_id() and _start(self.pid) == self.started
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to this very process, never to another that got its pid; False where it is gone."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        except (AttributeError, OSError):  # a system without pidfd: the moment between look and signal stays
+            if self.alive():
+                os.kill(self.pid, number)
+                return True
+            return False
+        try:
+            # The descriptor belongs to one process for good, so that checking it first leaves no gap.
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(handle, number)
+            return True
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)

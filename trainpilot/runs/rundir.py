@@ -6,16 +6,18 @@ became of it. The verbs, the trainer and the worker use it; the panel reads the 
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainpilot.config.schema import RunConfig
-from trainpilot.errors import ExitCode, PilotError
+from trainpilot.errors import ExitCode, PilotError, RunFailed
 from trainpilot.runs.events import EventLog
-from trainpilot.runs.job import Job, Status
+from trainpilot.runs.job import Job, Status, mark
 from trainpilot.runs.locks import FolderLock
 from trainpilot.runs.process import Identity
 from trainpilot.runs.requests import Requests
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
 
 LONGEST_NAME = 100
+STARTED_BY = "PILOT_STARTED_BY"  # the worker sets it for the trainers it starts
 _CONFIG = re.compile(r"run(?:\.(\d+))?\.toml")
 
 
@@ -155,39 +158,34 @@ class RunDir:
 
     def hold(self) -> None:
         """Take the run's lock. PilotError names the process that has it."""
-        if self.lock.acquire(run=self.path):
-            self.notes += self.lock.notes
-            self.lock.notes.clear()
-            return
-        holder = Identity.parse(self.lock.holder().get("holder"))
-        who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-        raise PilotError(
-            f"run {self.name}", f"{who} is running it", "one process for each run", f"Follow it in {self.log}."
-        )
+        if not self.lock.acquire():
+            raise self._held_by_another()
+        self.notes += self.lock.notes
+        self.lock.notes.clear()
 
-    def queue(self, reason: str = "", **fields: Any) -> None:
-        """Mark the run as waiting for the worker. Takes the lock for a moment, unless it is held."""
-        self._mark("queued", reason, process=None, **fields)
+    def queue(self, reason: str = "") -> None:
+        """Mark the run as waiting for the worker. PilotError where another process runs it."""
+        self._mark("queued", reason, process=None, exit_code=None, failures=0)
 
-    def _mark(self, status: Status, reason: str, **fields: Any) -> None:
-        held = self.lock.held
-        self.hold()
-        try:
-            job = self.job or Job("queued")
-            times = job.times | ({"queued": time.time()} if status == "queued" else {})
-            job.change(status=status, reason=redact(reason), times=times, **fields).write(self.path)
-        finally:
-            if not held:
-                self.lock.release()
-
-    def retire(self, status: Status, reason: str, exit_code: int) -> None:
-        """Write what became of a run that no process runs: the worker for one that was killed, the queue for one taken
-        out. Takes the lock for a moment, unless it is held."""
-        self._mark(status, reason, exit_code=exit_code)
+    def retire(self, reason: str, exit_code: ExitCode) -> None:
+        """Mark a run that no process runs as stopped. PilotError where one does."""
+        self._mark("stopped", reason, process=None, exit_code=int(exit_code))
 
     def wait_for(self, device: str) -> None:
         """Say that this process holds the run and waits for a device that another run uses."""
-        self._mark("queued", f"waits for device {device}", process=Identity.own(), device=device)
+        by = os.environ.get(STARTED_BY, "shell")
+        reason = f"waits for device {device}"
+        self._mark("queued", reason, process=Identity.own(), device=device, by=by, exit_code=None)
+
+    def _mark(self, status: Status, reason: str, **fields: Any) -> None:
+        if not mark(self.path, self.lock, status, reason, **fields):
+            raise self._held_by_another()
+
+    def _held_by_another(self) -> PilotError:
+        holder = Identity.parse(self.lock.holder().get("holder"))
+        who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+        given, remedy = f"{who} is running it", f"Follow it in {self.log}."
+        return PilotError(f"run {self.name}", given, "one process for each run", remedy)
 
     def begin_attempt(self, device: str | None = None) -> int:
         """Take the lock, count the attempt, and write "running". PilotError where another process runs the run."""
@@ -195,7 +193,8 @@ class RunDir:
         job = self.job or Job("queued")
         self.attempt = self.events.attempt = self.state.attempt = job.attempts + 1
         times = {"queued": job.times.get("queued", time.time()), "started": time.time()}
-        Job("running", "", None, self.attempt, job.failures, device, Identity.own(), times).write(self.path)
+        by = os.environ.get(STARTED_BY, "shell")
+        Job("running", "", None, self.attempt, job.failures, device, by, Identity.own(), times).write(self.path)
         self.requests_folder.mkdir(exist_ok=True)
         self._requests = None
         self.requests.clear()
@@ -216,7 +215,11 @@ class RunDir:
         reason = redact(reason)
         if status == "done" and self.result.is_file():
             self._link(self.workspace.loras / self.result.name, self.result)
-        self.events.append("end", status=status, reason=reason, exit_code=int(exit_code))
+        try:
+            self.events.append("end", status=status, reason=reason, exit_code=int(exit_code))
+        except RunFailed as error:
+            # A full disk must not keep job.json, which replaces a file of the same size, from telling the truth.
+            print(error.message, file=sys.stderr)
         times = job.times | {"ended": time.time()}
         failures = 0 if status == "done" else job.failures
         job.change(status=status, reason=reason, exit_code=int(exit_code), failures=failures, times=times).write(

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -123,5 +124,6 @@ class StopFlag:
             return
         if self.last_words is not None:
             self.last_words(StopRequested(ExitCode.STOPPED, "stopped by a person at once (second SIGINT)"))
-        sys.stdout.flush()
+        with suppress(RuntimeError):  # the signal may have come in the middle of a write to it
+            sys.stdout.flush()
         os._exit(ExitCode.STOPPED)
