@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -214,15 +215,10 @@ def test_two_processes_of_one_run_pin_apart(tmp_path: Path) -> None:
         assert [first.has(LATENTS, name(number)) for number in range(3)] == [True, False, False]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-import torch
-from trainpilot.engine.cache import Cache, LATENTS
-cache = Cache(Path(sys.argv[1]), 1, say=print)
-for number in range(30):
-    cache.put(LATENTS, f"{number % 6:064x}", {"moments": torch.full((20_000,), float(number % 6))})
-"""
+def write(root: Path) -> None:
+    cache = make(root)
+    for number in range(300):
+        cache.put(LATENTS, name(number % 6), {"moments": torch.full((20_000,), float(number % 6))})
 
 
 def test_readers_and_writers_of_several_processes_never_see_half_an_entry(tmp_path: Path) -> None:
@@ -240,15 +236,19 @@ def test_readers_and_writers_of_several_processes_never_see_half_an_entry(tmp_pa
                     if not torch.equal(found["moments"], torch.full((20_000,), float(number))):
                         wrong.append(number)
 
+    # Forked before any thread starts, which spares two imports of torch.
+    writers = [multiprocessing.get_context("fork").Process(target=write, args=(tmp_path,)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) for _ in range(2)]
-    codes = [writer.wait(timeout=60) for writer in writers]
+    for writer in writers:
+        writer.join(timeout=60)
     over.set()
     for thread in threads:
         thread.join()
-    assert codes == [0, 0] and seen and not wrong and not said
+    assert [writer.exitcode for writer in writers] == [0, 0] and seen and not wrong and not said
     assert not [path for path in files(tmp_path) if path.suffix == ".tmp"]
 
 
