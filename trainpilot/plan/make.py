@@ -156,7 +156,8 @@ def _why_steps(config: RunConfig, table: Table, length: steps.Length, batches: i
     shared = f" over {processes} processes" if processes > 1 else ""
     found = [
         (
-            f"steps: {table.images_per_epoch} pictures an epoch (repeats counted), {_count(len(table.buckets), 'bucket')}, "
+            f"steps: {table.images_per_epoch} pictures an epoch (repeats counted), "
+            f"{_count(len(table.buckets), 'bucket')}, "
             f"{_count(batches, 'batch')} of up to {training.batch_size}; {_count(parts, 'batch')}{shared} a step: "
             f"{_count(length.steps_per_epoch, 'step')} an epoch"
         )
