@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trainpilot.config.prompts import read_prompts
 from trainpilot.errors import PilotError
 from trainpilot.template import WORKSPACE_VERSION, check_writable, seed, workspace_version
 from trainpilot.workspace import Workspace
@@ -164,3 +165,9 @@ def test_the_command_seeds_from_the_projects_own_template(tmp_path: Path) -> Non
 
 def test_the_templates_version_is_the_codes() -> None:
     assert (ROOT / "workspace-template" / "VERSION").read_text() == f"{WORKSPACE_VERSION}\n"
+
+
+def test_the_templates_prompts_can_be_read() -> None:
+    prompts = read_prompts(ROOT / "workspace-template" / "config" / "prompts" / "demo.txt")
+    assert [prompt.seed for prompt in prompts] == [1, 2, 3, 4]
+    assert all("--" not in prompt.text and prompt.text for prompt in prompts)
