@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from _figures import RESULTS, Figure, finish
 from PIL import Image
 
 from trainpilot.config.schema import RunConfig
@@ -31,7 +30,6 @@ from trainpilot.workspace import Workspace
 
 GOAL_MS = 2.0  # a picture, first scan of the largest set: 20 s for 10,000 before the first step
 GROWTH = 1.5  # most by which a picture may cost more in the largest set than in the smallest
-RESULT = Path(__file__).parent / "results" / "scan_cpu.json"
 LONGEST, SHORTEST = 320, 128
 
 
@@ -69,11 +67,11 @@ def measure(root: Path, workspace: Path, count: int) -> dict[str, float]:
     planned = time.perf_counter() - start
     start = time.perf_counter()
     build(config, Workspace(workspace))
-    second = time.perf_counter() - start
+    again = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if len(table.samples) != count or len(batches) != table.batches_per_epoch(4):
         raise SystemExit(f"{len(table.samples)} of {count} pictures, {len(batches)} batches: the scan is wrong")
-    return {"first_s": first, "plan_s": planned, "second_s": second, "peak_bytes": (peak - before) * 1024.0}
+    return {"first_s": first, "plan_s": planned, "again_s": again, "peak_bytes": (peak - before) * 1024.0}
 
 
 def measured_apart(root: Path, workspace: Path, count: int) -> dict[str, float]:
@@ -82,61 +80,43 @@ def measured_apart(root: Path, workspace: Path, count: int) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def processor() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000, help="largest number of pictures (default 10000)")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name} beside the other results")
+    parser.add_argument("--write", action="store_true", help="write results/scan_cpu.json")
     parser.add_argument("--measure", nargs=3, metavar=("ROOT", "WORKSPACE", "COUNT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         root, workspace, count = given.measure
         print(json.dumps(measure(Path(root), Path(workspace), int(count))))
         return 0
-    print(f"device: {processor()}")
-    print(f"{'pictures':>9} {'first scan':>11} {'ms each':>8} {'again':>8} {'ms each':>8} {'plan':>8} {'KiB each':>9}")
     rows = []
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         for count in (given.images // 4, given.images // 2, given.images):
             place = Path(folder) / str(count)
+            print(f"drawing {count:,} pictures", flush=True)
             draw(place / "pictures", count)
             time.sleep(2.1)  # the memo believes no file that was written less than two seconds ago
             found = measured_apart(place / "pictures", place / "workspace", count)
-            row = {"images": count, **found}
-            row["first_ms_each"] = found["first_s"] * 1e3 / count
-            row["second_ms_each"] = found["second_s"] * 1e3 / count
-            row["peak_kib_each"] = found["peak_bytes"] / 1024 / count
-            rows.append(row)
-            print(
-                f"{count:>9,} {row['first_s']:>9.2f} s {row['first_ms_each']:>8.3f} {row['second_s']:>6.2f} s "
-                f"{row['second_ms_each']:>8.3f} {row['plan_s'] * 1e3:>5.1f} ms {row['peak_kib_each']:>9.2f}"
+            rows.append(
+                {
+                    "images": count,
+                    "first_s": found["first_s"],
+                    "first_ms_each": found["first_s"] * 1e3 / count,
+                    "again_s": found["again_s"],
+                    "again_ms_each": found["again_s"] * 1e3 / count,
+                    "plan_ms": found["plan_s"] * 1e3,
+                    "peak_kib_each": found["peak_bytes"] / 1024 / count,
+                }
             )
     small, large = rows[0], rows[-1]
-    growth = {key: large[key] / small[key] for key in ("first_ms_each", "second_ms_each", "peak_kib_each")}
-    linear = max(growth.values()) <= GROWTH
-    print(f"{large['images']:,} over {small['images']:,} pictures, cost of one: "
-          + ", ".join(f"{key} x{value:.2f}" for key, value in growth.items())
-          + f"; linear (at most x{GROWTH}): {'yes' if linear else 'NO'}")  # fmt: skip
-    if given.write:
-        result = {
-            "benchmark": "scan",
-            "date": datetime.now(UTC).date().isoformat(),
-            "device": processor(),
-            "python": platform.python_version(),
-            "goal_ms_each": GOAL_MS,
-            "growth": growth,
-            "rows": rows,
-        }
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"figure scan_10k_ms_per_image {large['first_ms_each']:.3f} ms goal <= {GOAL_MS:g}")
-    return 0 if linear and large["first_ms_each"] <= GOAL_MS else 1
+    figures = [
+        Figure(f"scan_growth_{what}", large[key] / small[key], f"x_from_{small['images']}", "<=", GROWTH)
+        for what, key in (("first", "first_ms_each"), ("again", "again_ms_each"), ("memory", "peak_kib_each"))
+    ]
+    size = f"{given.images // 1000}k" if given.images % 1000 == 0 else str(given.images)
+    figures.append(Figure(f"scan_{size}_ms_per_image", large["first_ms_each"], "ms", "<=", GOAL_MS))
+    return finish("scan", figures, rows, out=RESULTS / "scan_cpu.json" if given.write else None)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,14 @@ import struct
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from trainpilot.datasets.samples import Sample
 from trainpilot.errors import PilotError
-
-if TYPE_CHECKING:
-    from trainpilot.datasets.table import Sample
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # JPEG includes MPO: many telephones put a second picture behind the first
@@ -110,10 +108,13 @@ def prepare(sample: Sample, crop_xy: tuple[int, int] | None = None, flip: bool =
     return _cut(resize(np.asarray(image), sample.resized), sample, crop_xy, flip)
 
 
-def prepare_mask(sample: Sample, crop_xy: tuple[int, int] | None = None, flip: bool = False) -> Pixels | None:
-    """The mask in the same frame as `prepare`: uint8 [bucket height, bucket width], 255 is trained; None without."""
+def prepare_mask(sample: Sample, crop_xy: tuple[int, int] | None = None, flip: bool = False) -> Pixels:
+    """The mask in the same frame as `prepare`: uint8 [bucket height, bucket width], 255 is trained.
+
+    Raises ValueError for a sample without a mask, PilotError where the mask is broken.
+    """
     if sample.mask is None:
-        return None
+        raise ValueError(f"{sample.image} has no mask")
     grey = np.asarray(open_rgb(sample.mask).convert("L"))
     return _cut(resize(grey, sample.resized), sample, crop_xy, flip)
 
