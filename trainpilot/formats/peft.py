@@ -46,9 +46,8 @@ def encode(family: str, state: AdapterState, dtype: torch.dtype) -> tuple[dict[s
         for module, weights in modules.items():
             name = f"{prefix}.{_wrapped(module) if clip else module}"
             for leaf, tensor in weights.tensors.items():
-                # peft's own files have the magnitude under its leaf without "weight".
-                written = leaf.removesuffix(".weight") if leaf == MAGNITUDE else leaf
-                tensors[f"{name}.{written}"] = storage.cast(name, tensor, dtype)
+                # peft leaves "weight" away after the magnitude; with it, transformers finds it too.
+                tensors[f"{name}.{leaf}"] = storage.cast(name, tensor, dtype)
         if modules:
             configs |= {f"{prefix}.{key}": value for key, value in config(modules).items()}
     return tensors, {"format": "pt", CONFIG_KEY: json.dumps(configs, indent=2, sort_keys=True)}
