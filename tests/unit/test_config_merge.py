@@ -230,6 +230,13 @@ def test_contradictions_are_refused(workspace: Workspace) -> None:
     assert "datasets.0.path" in problems(workspace, direct=START | {"datasets": [{"path": "nowhere"}]})
 
 
+def test_a_misspelt_sampler_is_refused_once(workspace: Workspace) -> None:
+    found = problems(workspace, "sampling.sampler=dpm_2m_karras", "sampling.prompts=zorp")
+    assert found["sampling.sampler"].remedy.startswith("Did you mean dpmpp_2m_karras")
+    assert len(found) == 1
+    assert "sampling.prompts" in problems(workspace, "sampling.prompts=zorp --ss flow_euler")
+
+
 def test_a_base_of_another_family_is_refused_by_name(workspace: Workspace) -> None:
     problem = problems(workspace, "model.family=flux")["model.base"]
     assert "is sd15" in problem.given and "FLUX.1" in problem.allowed and "sd15 or auto" in problem.remedy

@@ -13,6 +13,7 @@ from trainpilot.config.describe import both, did_you_mean, settings
 from trainpilot.config.schema import Dataset, RunConfig
 from trainpilot.errors import PilotError, Problems
 from trainpilot.families.card import Card, select
+from trainpilot.families.samplers import samplers_of
 from trainpilot.models.detect import Base
 
 Sources = Mapping[str, str]
@@ -22,7 +23,7 @@ def problems(
     config: RunConfig, sources: Sources, card: Card | None, base: Base | None, skip: Sequence[str] = ()
 ) -> list[PilotError]:
     """Every contradiction. skip: settings that already have a problem, whose default stands in for them."""
-    found = [*_data(config), *_numbers(config), *_network(config, card, base), *_sampling(config)]
+    found = [*_data(config), *_numbers(config), *_network(config, card, base), *_sampling(config, card)]
     return [problem for problem in found if problem.where not in skip]
 
 
@@ -91,9 +92,16 @@ def _network(config: RunConfig, card: Card | None, base: Base | None) -> Iterato
         )
 
 
-def _sampling(config: RunConfig) -> Iterator[PilotError]:
+def _sampling(config: RunConfig, card: Card | None) -> Iterator[PilotError]:
     try:
-        prompts.of_run(config)
+        places = {config.sampling.sampler: "sampling.sampler"}
+        for prompt in prompts.of_run(config):
+            places.setdefault(prompt.sampler, "sampling.prompts")
+        known = samplers_of(card.name) if card else []
+        for name, path in places.items():
+            if card and name not in (*known, "auto"):
+                remedy = did_you_mean(name, known, f"Choose one that samples {card.label}.")
+                yield PilotError(path, name, f"auto, {', '.join(known)}", remedy)
     except Problems as several:
         yield from several.problems
     except PilotError as error:
