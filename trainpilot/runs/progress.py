@@ -35,7 +35,7 @@ class Progress:
         self._task: TaskID | None = None
         self._phase, self._step, self._of = "", 0, 0
         self._times: deque[tuple[float, int]] = deque()
-        self._shown = self._lined = float("-inf")
+        self._begun = self._shown = self._lined = float("-inf")
         if self.console.is_terminal:
             columns = (
                 SpinnerColumn(),
@@ -52,8 +52,8 @@ class Progress:
         """Begin a phase of `of` units (0: unknown), `done` of which are there already, as after a resume."""
         self._finish_line()
         self._phase, self._step, self._of = name, done, of
-        self._times.clear()
-        self._times.append((time.monotonic(), done))
+        self._begun = time.monotonic()
+        self._times.append((self._begun, done))
         self._shown = self._lined = float("-inf")
         if self._bar is not None:
             if self._task is not None:
@@ -96,20 +96,26 @@ class Progress:
     @property
     def speed(self) -> float | None:
         """Units a second over the last half minute; None before two measurements."""
+        if not self._times:
+            return None
         (first, begun), (last, reached) = self._times[0], self._times[-1]
         return (reached - begun) / (last - first) if last > first and reached > begun else None
 
     @property
     def eta(self) -> float | None:
         """Seconds left in this phase; None while unknown."""
-        speed = self.speed if self._times else None
+        speed = self.speed
         return (self._of - self._step) / speed if speed and self._of else None
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         if self._bar is not None:
-            self.console.print(Text.from_ansi(text))
+            self.above(text)
         self._line(text)
+
+    def above(self, text: str) -> None:
+        """A line above the bar alone: what others print while the bar is shown."""
+        self.console.print(Text.from_ansi(text))
 
     def close(self) -> None:
         """Take the bar away. The object may be used again after it."""
@@ -123,6 +129,10 @@ class Progress:
             of = f"/{self._of}" if self._of else ""
             self._line(f"{self._phase} {self._times[-1][1]}{of}")
             self._lined = self._shown
+        if self._bar is not None and self._phase and self._times:
+            seconds = duration(time.monotonic() - self._begun)
+            self.above(f"{self._phase} {f'{self._step} ' if self._step else ''}in {seconds}")
+        self._times.clear()
 
     def _line(self, text: str) -> None:
         place = self._log if self._bar is not None else self.out

@@ -45,10 +45,11 @@ def trainer_command(run: Path) -> list[str]:
 class Rules:
     """Times of a worker, in seconds. slow_heartbeat is for phases other than training: loading, compiling, caching."""
 
-    backoff: Sequence[float] = BACKOFF
+    backoff: Sequence[float] = BACKOFF  # the last one is repeated
     heartbeat: float = 300.0
     slow_heartbeat: float = 1800.0
     dump: float = DUMP_SECONDS
+    scan: float = SCAN
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Worker:
                 self._settle(trainer)
             else:
                 self._watch(trainer)
-        if monotonic() - self._scanned < SCAN:
+        if monotonic() - self._scanned < self.rules.scan:
             return
         self.order = self.queue.apply()
         for path in folders(self.workspace):

@@ -1,0 +1,158 @@
+"""Run a run in this process: take it and its device, train, and write what became of it.
+
+Used by `train`, `run` and `resume`. Whatever happens here, job.json is true afterwards and the exit code is one of the
+contracts'.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import time
+import traceback
+from typing import TextIO
+
+from trainpilot.errors import ExitCode, PilotError
+from trainpilot.runs.devices import CPU, VISIBLE, devices
+from trainpilot.runs.locks import FileLock, device_lock
+from trainpilot.runs.log import RunLog
+from trainpilot.runs.process import Identity
+from trainpilot.runs.progress import Progress, duration
+from trainpilot.runs.rundir import RunDir
+from trainpilot.runs.state import StateFile
+from trainpilot.runs.stop import StopFlag, StopRequested
+
+WAIT = 0.5  # seconds between two tries for a device
+
+
+def execute(run: RunDir, stop: StopFlag, *, as_json: bool = False) -> int:
+    """Train `run` from where it is, and return the exit code. Raises PilotError, recorded, where a person must act."""
+    screen = sys.stderr if as_json else sys.stdout
+    if int(os.environ.get("RANK", "0")) > 0:
+        run.follow()
+        return _train(run, stop, Progress(out=_nowhere()))
+    run.hold()
+    with RunLog(run.log) as log:
+        # Where a hang is found, the worker aborts us: the stacks of all threads then stand in the log.
+        faulthandler.enable(file=log.text.fileno(), all_threads=True)
+        progress = Progress(out=screen, log=None if log.inherited else log.text)
+        if progress.console.is_terminal:
+            log.show = progress.above
+        locks: list[FileLock] = []
+        begun = time.monotonic()
+        try:
+            code = _attempt(run, stop, progress, locks)
+        except PilotError as error:
+            if not log.inherited:  # otherwise the verb's own message goes there
+                log.text.write(error.text() + "\n")
+            raise
+        finally:
+            log.show = None
+            progress.close()
+            for lock in locks:
+                lock.release()
+            run.lock.release()
+            faulthandler.disable()
+        _tell_end(run, code, time.monotonic() - begun, as_json)
+    return code
+
+
+def _attempt(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> int:
+    try:
+        device = _take_devices(run, stop, progress, locks)
+    except StopRequested as asked:
+        run.retire(asked.reason, asked.kind)
+        return int(asked.kind)
+    attempt = run.begin_attempt(device)
+    stop.requests, stop.beat = run.requests, run.state.beat
+    stop.last_words = lambda asked: run.finish("stopped", asked.reason, asked.kind)
+    progress.say(f"run {run.name}, attempt {attempt}, on {device}")
+    run.state.write("start")
+    return _train(run, stop, progress)
+
+
+def _train(run: RunDir, stop: StopFlag, progress: Progress) -> int:
+    """Call the engine and record the ending, whichever it is."""
+    try:
+        from trainpilot.engine.trainer import train
+
+        stop.check()
+        ending = train(run, run.resolved, progress=progress, stop=stop)
+    except StopRequested as asked:
+        run.finish("stopped", asked.reason, asked.kind)
+        return int(asked.kind)
+    except PilotError as error:
+        run.finish("failed", error.message, error.exit_code)
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect anywhere must still leave a true job.json
+        traceback.print_exc()
+        run.finish("failed", f"{type(error).__name__}: {error}", ExitCode.FAILED)
+        return int(ExitCode.FAILED)
+    if ending.status not in ("stopped", "failed", "done"):
+        raise ValueError(f"an ending cannot be {ending.status!r}")
+    run.finish(ending.status, ending.reason, ending.exit_code)
+    return int(ending.exit_code)
+
+
+def _take_devices(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> str:
+    """Lock a free device and leave only it visible to torch, or the first ones, one for each process of the run.
+
+    Waits where they are in use. Returns their names. Raises StopRequested.
+    """
+    names, why = devices()
+    wanted = int(os.environ.get("WORLD_SIZE", "1")) if names != [CPU] else 1
+    if wanted > len(names):
+        remedy = f"Start at most {len(names)} processes."
+        raise PilotError("devices", f"{wanted} processes, {len(names)} devices ({why})", "a device for each", remedy)
+    candidates = names if wanted == 1 else names[:wanted]  # the other processes count devices from the first, too
+    waiting = False
+    while True:
+        for name in candidates:
+            lock = device_lock(name)
+            if len(locks) < wanted and lock.acquire(run=run.path):
+                locks.append(lock)
+                if len(locks) == wanted > 1:
+                    return ",".join(candidates)
+                if len(locks) == wanted:
+                    if name != CPU:
+                        os.environ[VISIBLE] = name
+                    return name
+        if not waiting:
+            waiting = True
+            run.wait_for(",".join(names))
+            progress.say(f"waiting for {', '.join(names)}: {_user_of(device_lock(names[0]))}")
+        for lock in locks:
+            lock.release()  # a part of what we need is not kept from others while we wait
+        locks.clear()
+        StateFile(run.path / "state.json", run.attempt).write("wait", waits_for=names)
+        deadline = time.monotonic() + WAIT
+        while time.monotonic() < deadline:
+            stop.check()
+            time.sleep(0.05)
+
+
+def _user_of(lock: FileLock) -> str:
+    about = lock.holder()
+    holder = Identity.parse(about.get("holder"))
+    return f"used by {about.get('run', 'another run')}, process {holder.pid}" if holder else "in use"
+
+
+def _tell_end(run: RunDir, code: int, seconds: float, as_json: bool) -> None:
+    job = run.job
+    status, reason = (job.status, job.reason) if job else ("unknown", "")
+    places = {"result": run.result, "samples": run.samples, "report": run.report, "log": run.log, "folder": run.path}
+    found = {name: str(path) for name, path in places.items() if path.exists()}
+    if as_json:
+        print(json.dumps({"run": run.name, "status": status, "reason": reason, "exit_code": code, **found}))
+        return
+    print(f"{run.name}: {status} after {duration(seconds)}{f' ({reason})' if reason else ''}")
+    for name, path in found.items():
+        print(f"  {name:<8} {path}")
+    if status != "done":
+        print(f"  continue with: trainpilot resume {run.name}")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # noqa: PTH123 - lives as long as the process
