@@ -59,7 +59,7 @@ def test_a_folder_tells_its_native_size_and_parameters(tmp_path: Path) -> None:
 
 
 def test_miniatures_that_diffusers_wrote_are_recognised(tmp_path: Path) -> None:
-    registry = pytest.importorskip("trainpilot.families.adapters", reason="adapters come with their families")
+    registry = pytest.importorskip("trainpilot.families.registry", reason="needs torch")
     for name in ("sd15", "sdxl", "flux"):
         assert detect(registry.adapter(name).tiny(tmp_path / name)).family == name
 

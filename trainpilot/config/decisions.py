@@ -144,7 +144,7 @@ def paths(
         else:
             problems.append(PilotError(f"{name}.path", "nothing", "a folder of pictures", "Name it, or use --dataset."))
         if dataset.masks:
-            inside = [Path(dataset.path)] if dataset.path else []
+            inside = [Path(dataset.path), Path(dataset.path).parent] if dataset.path else []
             dataset.masks = locate(f"{name}.masks", dataset.masks, *inside, *data, what="a folder of masks")
     single: list[tuple[str, object, str, Callable[[], list[Path]], str]] = [
         ("model.vae", config.model, "vae", lambda: [workspace.models], "a folder or .safetensors file"),

@@ -1,7 +1,7 @@
 """Pictures and captions through the VAE and the text encoders, once each, into the cache.
 
-Used by the trainer before the first step. What cannot be cached (`dynamic_latent_reasons`, `dynamic_text_reasons`, also
-for the plan's warnings) is encoded while training.
+Used by the trainer before the first step. What cannot be cached (`dynamic_latent_reasons`, `dynamic_text_reasons`, which
+the plan knows) is encoded while training.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from trainpilot.config.schema import RunConfig
-from trainpilot.datasets import captions as caption_rules
 from trainpilot.datasets import images
 from trainpilot.datasets.hashes import Memo
 from trainpilot.datasets.table import Sample, Table
 from trainpilot.engine.cache import LATENTS, TEXT, Cache, latents_key, text_key
 from trainpilot.errors import PilotError, RunFailed
 from trainpilot.families.protocol import Conditioning, Family, Parts, TextOptions
+from trainpilot.plan.caching import dynamic_latent_reasons as dynamic_latent_reasons
+from trainpilot.plan.caching import dynamic_text_reasons as dynamic_text_reasons
 
 Told = Callable[[str], None]
 Progress = Callable[[int, int], None]  # entries done, of
@@ -40,30 +40,6 @@ class Stop(Protocol):
     def check(self) -> object:
         """Raise where a stop was asked for."""
         ...
-
-
-def dynamic_latent_reasons(config: RunConfig) -> list[str]:
-    """Why pictures have to be encoded while training; empty where latents can be cached."""
-    reasons = [] if config.cache.latents else ["cache.latents is off"]
-    reasons += [
-        f"datasets.{number}.random_crop shows another part of the picture at every draw"
-        for number, dataset in enumerate(config.datasets)
-        if dataset.random_crop
-    ]
-    return reasons
-
-
-def dynamic_text_reasons(config: RunConfig) -> list[str]:
-    """Why captions have to be encoded while training; empty where text embeddings can be cached."""
-    reasons = [] if config.cache.text else ["cache.text is off"]
-    if config.text_encoder.train:
-        reasons.append("text_encoder.train changes what reads the captions")
-    for number, dataset in enumerate(config.datasets):
-        reasons += [
-            f"datasets.{number}.captions.{option} makes another caption at every draw"
-            for option in caption_rules.is_dynamic(dataset.captions)
-        ]
-    return reasons
 
 
 def encoder_hash(base: Path, wanted: str, memo: Memo, stop: Stop, *, vae: Path | None = None) -> str:
