@@ -1,7 +1,7 @@
 """Pictures and captions through the VAE and the text encoders, once each, into the cache.
 
-Used by the trainer before the first step. What cannot be cached (`dynamic_latent_reasons`, `dynamic_text_reasons`, which
-the plan knows) is encoded while training.
+Used by the trainer before the first step. What cannot be cached (`dynamic_latent_reasons`, `dynamic_text_reasons`, both
+of the plan) is encoded while training.
 """
 
 from __future__ import annotations
