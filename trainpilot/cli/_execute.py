@@ -12,7 +12,8 @@ import os
 import sys
 import time
 import traceback
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from trainpilot.errors import ExitCode, PilotError
 from trainpilot.runs.devices import CPU, VISIBLE, devices
@@ -76,8 +77,7 @@ def _attempt(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLo
 def _train(run: RunDir, stop: StopFlag, progress: Progress) -> int:
     """Call the engine and record the ending, whichever it is."""
     try:
-        from trainpilot.engine.trainer import train
-
+        train = _engine()
         stop.check()
         ending = train(run, run.resolved, progress=progress, stop=stop)
     except StopRequested as asked:
@@ -94,6 +94,16 @@ def _train(run: RunDir, stop: StopFlag, progress: Progress) -> int:
         raise ValueError(f"an ending cannot be {ending.status!r}")
     run.finish(ending.status, ending.reason, ending.exit_code)
     return int(ending.exit_code)
+
+
+def _engine() -> Callable[..., Any]:
+    """The trainer, imported only here: everything before it works without torch."""
+    try:
+        from trainpilot.engine.trainer import train
+    except ModuleNotFoundError as error:
+        remedy = "Install them: bash scripts/setup.sh"
+        raise PilotError("trainer", f"{error.name} is missing", "the packages of the extra `train`", remedy) from error
+    return train
 
 
 def _take_devices(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> str:

@@ -13,7 +13,7 @@ HIDDEN = "***"
 _SHORTEST = 6  # a shorter value would be found by chance in ordinary text
 _NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|WEBHOOK|PRIVATE_?KEY", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"(?i)([\w.-]*(?:token|secret|passw(?:or)?d|api_?key|credential)[\w.-]*\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|\S+)"
+    r"(?i)([\w.-]*(?:token(?!s|_warmup|i[sz])|secret(?!ar)|passw(?:or)?d|api_?key|credential)[\w.-]*\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|\S+)"
 )
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|ghp_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
