@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _STATE, _START_TICKS = 0, 19  # in /proc/PID/stat, counted after the name's closing bracket
 
