@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, inject_adapter_in_model
@@ -20,69 +19,38 @@ from torch import Tensor, nn
 from trainpilot.config.schema import Network
 from trainpilot.errors import PilotError
 from trainpilot.formats.state import AdapterState, ModuleWeights
+from trainpilot.plan.network import targets as network_targets
 from trainpilot.randomness import draw_seed
 
 ADAPTER = "pilot"
-# Layers that read or write the latents themselves: convolutions here carry the picture, not the concept.
-_EDGES = ("conv_in", "conv_out")
+Kind = Literal["lora", "loha", "lokr"]
 
 
-@dataclass(frozen=True)
-class Target:
-    """One module to adapt: its name, rank and alpha."""
-
-    module: str
-    rank: int
-    alpha: float
-
-
-def _is_linear(module: nn.Module) -> bool:
-    # Quantised linears (bitsandbytes, fp8) subclass nn.Linear.
-    return isinstance(module, nn.Linear)
-
-
-def choose(model: nn.Module, endings: list[str], network: Network) -> list[Target]:
-    """The modules that `network` adapts: linears and 1x1 convolutions by `endings`, larger convolutions by conv_rank.
-
-    An ending matches a whole name or its last dotted parts. `network.block_ranks` (regular expression -> rank) wins,
-    the last matching pattern first; rank 0 leaves the module out.
-    """
-    targets: list[Target] = []
-    ratio = network.alpha / network.rank
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Weight shapes of the linears and convolutions of a model. Quantised linears subclass nn.Linear."""
+    found: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        if name in _EDGES:
-            continue
-        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
-            rank = network.conv_rank
-            alpha = network.conv_alpha if network.conv_alpha is not None else ratio * rank
-        elif _is_linear(module) or isinstance(module, nn.Conv2d):
-            matched = any(name == ending or name.endswith("." + ending) for ending in endings)
-            rank, alpha = (network.rank, network.alpha) if matched else (0, 0.0)
-        else:
-            continue
-        for pattern, block_rank in reversed(network.block_ranks.items()):
-            if rank and re.search(pattern, name):
-                alpha, rank = alpha / rank * block_rank, block_rank
-                break
-        if rank:
-            targets.append(Target(name, rank, alpha))
-    return targets
+        if isinstance(module, nn.Linear):
+            found[name] = (module.out_features, module.in_features)
+        elif isinstance(module, nn.Conv2d):
+            found[name] = tuple(module.weight.shape)
+    return found
 
 
-def _peft_config(targets: list[Target], network: Network) -> Any:
-    first = targets[0]
+def _peft_config(targets: list[tuple[str, int, float]], network: Network) -> Any:
+    _, rank, alpha = targets[0]
     common: dict[str, Any] = {
-        "r": first.rank,
-        "target_modules": [target.module for target in targets],
-        "rank_pattern": {f"^{re.escape(t.module)}$": t.rank for t in targets if t.rank != first.rank},
-        "alpha_pattern": {f"^{re.escape(t.module)}$": t.alpha for t in targets if t.alpha != first.alpha},
+        "r": rank,
+        "target_modules": [name for name, _, _ in targets],
+        "rank_pattern": {f"^{re.escape(name)}$": own for name, own, _ in targets if own != rank},
+        "alpha_pattern": {f"^{re.escape(name)}$": own for name, _, own in targets if own != alpha},
     }
     if network.type == "loha":
-        return LoHaConfig(alpha=first.alpha, rank_dropout=network.dropout, **common)
+        return LoHaConfig(alpha=alpha, rank_dropout=network.dropout, **common)
     if network.type == "lokr":
-        return LoKrConfig(alpha=first.alpha, rank_dropout=network.dropout, **common)
+        return LoKrConfig(alpha=alpha, rank_dropout=network.dropout, **common)
     return LoraConfig(
-        lora_alpha=first.alpha,
+        lora_alpha=alpha,
         lora_dropout=network.dropout,
         use_rslora=network.rslora,
         use_dora=network.type == "dora",
@@ -94,9 +62,9 @@ def _peft_config(targets: list[Target], network: Network) -> Any:
 class Adapter:
     """The adapters of one run, over one or several components ("denoiser", "text_encoder", "text_encoder_2")."""
 
-    def __init__(self, models: Mapping[str, nn.Module], network_type: str) -> None:
+    def __init__(self, models: Mapping[str, nn.Module], network_type: Kind | Literal["dora"]) -> None:
         self.models = dict(models)
-        self.type = "lora" if network_type == "dora" else network_type
+        self.type: Kind = "lora" if network_type == "dora" else network_type
         self._layers = {
             component: {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
             for component, model in self.models.items()
@@ -104,7 +72,7 @@ class Adapter:
 
     @classmethod
     def inject(
-        cls, models: Mapping[str, nn.Module], endings: Mapping[str, list[str]], network: Network, seed: int
+        cls, models: Mapping[str, nn.Module], patterns: Mapping[str, list[str]], network: Network, seed: int
     ) -> Adapter:
         """Freeze `models`, put fresh fp32 adapters into them and return the handle.
 
@@ -112,11 +80,11 @@ class Adapter:
         """
         for component, model in models.items():
             model.requires_grad_(False)
-            targets = choose(model, endings[component], network)
+            targets = network_targets(shapes_of(model), patterns[component], network)
             if not targets:
                 raise PilotError(
                     f"network.targets ({component})",
-                    ", ".join(endings[component]) or "nothing",
+                    ", ".join(patterns[component]) or "nothing",
                     "endings of module names, for example attn.to_q",
                     "Take a preset of `trainpilot families`, or a rank other than 0.",
                 )

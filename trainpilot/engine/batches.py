@@ -7,7 +7,7 @@ function of (seed, step, its place in the step), so reading ahead, resuming and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,8 @@ from torch import Tensor
 from trainpilot.config.schema import RunConfig
 from trainpilot.datasets import captions, images
 from trainpilot.datasets.table import Sample, Table
-from trainpilot.engine.encode import Encoded
+from trainpilot.engine.encode import read_pixels
+from trainpilot.engine.encoded import Encoded
 from trainpilot.families.protocol import Conditioning
 from trainpilot.randomness import draw_seed, stream
 
@@ -109,11 +110,7 @@ class Batches:
             conditioning=self.encoded.conditioning(texts),
             captions=texts,
             sizes=torch.tensor(
-                [
-                    (s.size[1], s.size[0], crop[1], crop[0], s.bucket[1], s.bucket[0])
-                    for s, crop in zip(samples, crops, strict=True)
-                ],
-                dtype=torch.float32,
+                [_told(s, crop, flip) for s, crop, flip in zip(samples, crops, flips, strict=True)], dtype=torch.float32
             ),
             weights=torch.tensor([self.config.loss.prior_weight if s.regularization else 1.0 for s in samples]),
             masks=self._masks(samples, crops, flips),
@@ -123,7 +120,7 @@ class Batches:
         )
         if batch.moments is None:
             batch.pixels = torch.stack(
-                [_pixels(s, crop, flip) for s, crop, flip in zip(samples, crops, flips, strict=True)]
+                [read_pixels(s, crop, flip) for s, crop, flip in zip(samples, crops, flips, strict=True)]
             )
         return self._pinned(batch) if self._pin else batch
 
@@ -136,8 +133,8 @@ class Batches:
         if not self.config.datasets[sample.dataset].random_crop:
             return sample.crop
         draws = stream(self.config.run.seed, "crop", step, slot)
-        free = [resized - bucket for resized, bucket in zip(sample.resized, sample.bucket, strict=True)]
-        return int(draws.integers(0, free[0] + 1)), int(draws.integers(0, free[1] + 1))
+        across, down = sample.crop_room
+        return int(draws.integers(0, across + 1)), int(draws.integers(0, down + 1))
 
     def _caption(self, sample: Sample, step: int, slot: int) -> str:
         return captions.apply(
@@ -175,9 +172,9 @@ class Batches:
             batch.conditioning = {key: value.pin_memory() for key, value in batch.conditioning.items()}
         return batch
 
-    def from_step(self, start: int) -> Iterator[tuple[int, list[Batch]]]:
+    def from_step(self, start: int) -> Generator[tuple[int, list[Batch]], None, None]:
         """(step, its batches) from `start` to the end of the run, read ahead by two threads."""
-        work = ((step, *layout) for step in range(start, self.steps) for layout in [self.layout(step)])
+        work = ((step, self.layout(step)) for step in range(start, self.steps))
         with ThreadPoolExecutor(2, thread_name_prefix="batches") as pool:
             waiting: list[tuple[int, list[Future[Batch]]]] = []
 
@@ -201,6 +198,7 @@ class Batches:
                         future.cancel()
 
 
-def _pixels(sample: Sample, crop: tuple[int, int], flip: bool) -> Tensor:
-    """[3,H,W] in -1..1."""
-    return torch.from_numpy(images.prepare(sample, crop, flip)).permute(2, 0, 1).float().div(127.5).sub(1)
+def _told(sample: Sample, crop: tuple[int, int], flip: bool) -> tuple[float, ...]:
+    """Original (h, w), crop (top, left), target (h, w)."""
+    original, corner, target = sample.size_conditioning(crop, flip)
+    return (*original, *corner, *target)

@@ -27,7 +27,8 @@ def _betas(s: Settings) -> dict[str, Any]:
 def _adamw(groups: Groups, s: Settings) -> Optimizer:
     fused = all(p.device.type == "cuda" for group in groups for p in group["params"])
     # fused (one kernel for all) exists on CPU too, but there foreach is as fast and bit-identical over builds.
-    return torch.optim.AdamW(groups, lr=s.learning_rate, eps=s.eps, fused=fused or None, **_betas(s), **s.args)
+    options: dict[str, Any] = {"fused": fused or None, **_betas(s), **s.args}
+    return torch.optim.AdamW(groups, lr=s.learning_rate, eps=s.eps, **options)
 
 
 def _adamw8bit(groups: Groups, s: Settings) -> Optimizer:
@@ -51,17 +52,21 @@ def _lion8bit(groups: Groups, s: Settings) -> Optimizer:
 def _adafactor(groups: Groups, s: Settings) -> Optimizer:
     from transformers.optimization import Adafactor
 
-    # relative_step would discard the configured rates (its default there): off unless asked for in optimizer.args.
+    # relative_step is on by default there and discards every configured rate: off, and refused when asked for.
+    if s.args.get("relative_step"):
+        raise PilotError(
+            "optimizer.args.relative_step",
+            "true",
+            "false",
+            "Take optimizer.name = prodigy for a rate that finds itself.",
+        )
     options = {
         "relative_step": False,
         "scale_parameter": False,
         "warmup_init": False,
         "beta1": s.beta1 or None,
     } | s.args
-    rate = None if options["relative_step"] else s.learning_rate
-    if rate is None:
-        groups = [{key: value for key, value in group.items() if key != "lr"} for group in groups]
-    return Adafactor(groups, lr=rate, weight_decay=s.weight_decay, **options)
+    return Adafactor(groups, lr=s.learning_rate, weight_decay=s.weight_decay, **options)
 
 
 def _prodigy(groups: Groups, s: Settings) -> Optimizer:
@@ -161,6 +166,4 @@ def notes(config: RunConfig) -> list[str]:
             f"schedule.name {config.schedule.name} has no effect with Schedule-Free, which needs none: "
             "constant with the configured warm-up is used"
         )
-    if settings.name == "adafactor" and settings.args.get("relative_step"):
-        found.append("Adafactor's relative_step discards optimizer.learning_rate and the text encoders' rates")
     return found

@@ -1,7 +1,7 @@
 """How large the adapter is: the modules it covers and the numbers it adds, from module shapes. Used by the plan.
 
-The choice of modules is the engine's: linears and 1x1 convolutions by `network.targets`, larger convolutions by
-`network.conv_rank`, `network.block_ranks` (regular expression -> rank) last.
+Linears and 1x1 convolutions are chosen by `network.targets`, larger convolutions by `network.conv_rank`, and
+`network.block_ranks` (regular expression -> rank) comes last. The engine asks `targets` about the loaded model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import isqrt
 from trainpilot.config.schema import Network, RunConfig
 from trainpilot.families.card import Card, select
 
+# Layers that read or write the latents themselves: convolutions here carry the picture, not the concept.
 _EDGES = ("conv_in", "conv_out")
 
 
@@ -43,23 +44,41 @@ def adapted(config: RunConfig, card: Card, shapes: Mapping[str, Mapping[str, Seq
     return found
 
 
-def _component(
-    component: str, shapes: Mapping[str, Sequence[int]], patterns: Iterable[str], network: Network
-) -> list[Module]:
+def targets(
+    shapes: Mapping[str, Sequence[int]], patterns: Iterable[str], network: Network
+) -> list[tuple[str, int, float]]:
+    """(module, rank, alpha) of what `network` adapts among `shapes`; the engine asks this too.
+
+    patterns: what `Card.patterns` gives. `network.block_ranks` wins, its last matching pattern first; rank 0 leaves a
+    module out. alpha / rank is the same everywhere, unless conv_alpha says otherwise.
+    """
     chosen = set(select(shapes, patterns))
+    ratio = network.alpha / network.rank
     found = []
     for name, shape in shapes.items():
-        kernel = shape[2] if len(shape) == 4 else 1
         if name in _EDGES:
             continue
-        rank = network.conv_rank if kernel > 1 else network.rank if name in chosen else 0
+        if len(shape) == 4 and shape[2] > 1:
+            rank = network.conv_rank
+            scale = network.conv_alpha / rank if network.conv_alpha is not None and rank else ratio
+        else:
+            rank, scale = network.rank if name in chosen else 0, ratio
         for pattern, block_rank in reversed(network.block_ranks.items()):
             if rank and re.search(pattern, name):
                 rank = block_rank
                 break
         if rank:
-            found.append(Module(component, name, rank, tuple(shape), _tensors(network.type, tuple(shape), rank)))
+            found.append((name, rank, scale * rank))
     return found
+
+
+def _component(
+    component: str, shapes: Mapping[str, Sequence[int]], patterns: Iterable[str], network: Network
+) -> list[Module]:
+    return [
+        Module(component, name, rank, tuple(shapes[name]), _tensors(network.type, tuple(shapes[name]), rank))
+        for name, rank, _ in targets(shapes, patterns, network)
+    ]
 
 
 def _tensors(kind: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
