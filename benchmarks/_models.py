@@ -6,10 +6,9 @@ real numbers (zeros would be treated specially by some kernels and draw less pow
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +19,13 @@ from trainpilot.engine.adapters import Adapter
 from trainpilot.engine.batches import Batch
 from trainpilot.families.card import card
 from trainpilot.families.construction import build, build_on_meta, configs
-from trainpilot.families.protocol import Conditioning, Family, Levels, Parts
+from trainpilot.families.protocol import Conditioning, Levels, Parts
+from trainpilot.families.registry import adapter as family_adapter
 from trainpilot.randomness import draw_seed, stream
 
 CLIP_TOKENS = 77
 # Shapes of one photo album at about the same area: square, 3:4, 4:3, 9:16, 16:9.
 ASPECTS = ((1.0, 1.0), (0.86, 1.15), (1.15, 0.86), (0.75, 1.33), (1.33, 0.75))
-
-
-def family_of(name: str) -> Family:
-    """The torch side of a family."""
-    return cast(Family, importlib.import_module(f"trainpilot.families.{name}.adapter").FAMILY)
 
 
 def full_parts(name: str, dtype: torch.dtype, device: torch.device, seed: int) -> Parts:
@@ -49,7 +44,7 @@ def full_parts(name: str, dtype: torch.dtype, device: torch.device, seed: int) -
 
 def tiny_parts(name: str, dtype: torch.dtype, device: torch.device, seed: int) -> Parts:
     """The family's miniature: the same code in a few megabytes."""
-    family = family_of(name)
+    family = family_adapter(name)
     with tempfile.TemporaryDirectory() as folder:
         path = family.tiny(Path(folder), seed)
         return family.load(path, frozenset({"denoiser"}), dtype=dtype, device=device)
@@ -166,7 +161,7 @@ def step_flops(parts: Parts, config: RunConfig, count: int, bucket: tuple[int, i
     flow = parts.prediction == "flow"
     time = torch.zeros(count, device="meta", dtype=torch.float32 if flow else torch.int64)
     share = torch.zeros(count, device="meta")
-    family = family_of(config.model.family)
+    family = family_adapter(config.model.family)
     text = conditioning(ghost.denoiser, count, text_tokens, torch.float32, "meta")
     counter = FlopCounterMode(display=False)
     with counter:

@@ -28,7 +28,7 @@ import torch
 from _baseline import PlainLoop
 from _figures import NOT_RUN, Figure, default_out, finish
 from _measure import Run, in_turn, matmul_flops, seconds_of
-from _models import batches, family_of, full_parts, inject, sizes, step_flops, tiny_parts
+from _models import batches, full_parts, inject, sizes, step_flops, tiny_parts
 
 from trainpilot.config.schema import RunConfig
 from trainpilot.engine import attention, optimizers
@@ -38,6 +38,7 @@ from trainpilot.engine.quantize import quantize
 from trainpilot.engine.step import Arithmetic, Step
 from trainpilot.families.card import card, cards
 from trainpilot.families.protocol import TextOptions
+from trainpilot.families.registry import adapter as family_adapter
 
 # In the order of what they tell: where time runs out, the last ones are left out, by name.
 SUITE = """
@@ -139,7 +140,7 @@ class Bench:
         config = case.config()
         self.notes: list[str] = []
         make = tiny_parts if tiny else full_parts
-        self.parts = make(case.family, device.dtype, device.torch_device, SEED)
+        self.parts = make(case.family, device.dtype, _birthplace(case, device), SEED)
         denoiser: Any = self.parts.denoiser
         self.denoiser = denoiser
         resolution, side = (case.resolution // TINY_SHARE, 8) if tiny else (case.resolution, card(case.family).step)
@@ -147,7 +148,12 @@ class Bench:
         self.config = config
         if case.base != "full":
             self.notes.append(quantize(self.denoiser, case.base, device.torch_device).reason)
+            denoiser.to(device.torch_device)
+        if card(case.family).prediction != "flow":
+            # As the engine does for models with convolutions; the plain loop gets the benefit too.
+            denoiser.to(memory_format=torch.channels_last)
         self.adapter = inject(self.parts, config)
+        denoiser.train()
         if case.checkpointing:
             self.denoiser.enable_gradient_checkpointing()
         kernel = attention.choose(self.denoiser, case.attention, device.torch_device, device.dtype)
@@ -155,7 +161,7 @@ class Bench:
         optimizer = optimizers.build(config, self.adapter)
         self.step = Step(
             config,
-            family_of(case.family),
+            family_adapter(case.family),
             self.parts,
             self.adapter,
             optimizer,
@@ -172,8 +178,9 @@ class Bench:
 
     def value(self) -> tuple[float, float]:
         """Loss and gradient norm of the first batch with the weights as they are; nothing is updated."""
-        loss = self.step.loss(0, self.batches[0])
-        loss.backward()
+        with self.step.arithmetic.attention():
+            loss = self.step.loss(0, self.batches[0])
+            loss.backward()
         gradients = [p.grad for p in self.step.parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
         self.step.optimizer.zero_grad(set_to_none=True)
@@ -226,6 +233,13 @@ class Bench:
         again = self.value()
         agree = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(before, again, strict=True))
         return "yes" if same and agree else f"no: weights kept {same}, loss and norm {before} then {again}"
+
+
+def _birthplace(case: Case, device: Device) -> torch.device:
+    """Where weights are made: on the device, or on the host where only their smaller storage fits the device."""
+    needed = card(case.family).parameters()["denoiser"] * device.dtype.itemsize
+    fits = needed < 0.8 * device.memory_bytes
+    return device.torch_device if fits or case.base == "full" else torch.device("cpu")
 
 
 def measure(
@@ -349,8 +363,8 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    arguments = arguments_of(sys.argv[1:])
+def main(given: list[str] | None = None) -> int:
+    arguments = arguments_of(sys.argv[1:] if given is None else given)
     if not (torch.cuda.is_available() or arguments.tiny):
         print("train_step: no CUDA device: nothing was measured. --tiny tries the code on miniatures.", file=sys.stderr)
         return NOT_RUN

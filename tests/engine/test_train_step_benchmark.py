@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from _figures import MET, NOT_RUN
 from _measure import Timing, in_turn
 from _models import sizes, step_flops, tiny_parts
-from train_step import SUITE, Case
+from train_step import SUITE, Case, main
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
-
-
-def benchmark(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    script = str(ROOT / "benchmarks" / "train_step.py")
-    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +29,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         "flux resolution=512 base=fp8 tokens=16 optimizer=adamw8bit",
     ]
     flags = [word for case in cases for word in ("--case", case)]
-    done = benchmark("--tiny", "--warmup", "1", "--steps", "2", "--out", str(out), *flags)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "figure cases_failed 0 cases goal <= 0"
-    found = json.loads(out.read_text())["rows"]
+    assert main(["--tiny", "--warmup", "1", "--steps", "2", "--out", str(out), *flags]) == MET
+    result = json.loads(out.read_text())
+    assert result["left_out"] == []
+    found = result["rows"]
     assert [row["case"] for row in found] == [Case.parse(case).text() for case in cases]
     return dict(zip(cases, found, strict=True))
 
@@ -75,11 +67,16 @@ def test_a_step_after_memory_ran_out_is_as_before(rows: dict[str, dict[str, Any]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_has_not_passed(tmp_path: Path) -> None:
-    done = benchmark("--case", "sd15", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "no CUDA device" in done.stderr
-    assert "figure" not in done.stdout
+def test_without_a_gpu_it_has_not_passed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--case", "sd15"]) == NOT_RUN == 3
+    out, err = capsys.readouterr()
+    assert "no CUDA device" in err
+    assert out == ""
+
+
+def test_time_that_runs_out_leaves_cases_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tiny", "--minutes", "0", "--case", "sd15", "--case", "flux mixed"]) == MET
+    assert "left out, time ran out: flux batch=1 resolution=1024 mixed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["sd16", "sd15 bacth=2", "sd15 batch", "sd15 compile=yes", "sd15 batch=two"])
