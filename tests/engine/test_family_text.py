@@ -8,6 +8,7 @@ import torch
 import transformers
 from miniatures import FAMILIES, load, tiny
 
+from trainpilot.errors import PilotError
 from trainpilot.families.protocol import TextOptions
 from trainpilot.families.registry import adapter
 
@@ -28,6 +29,12 @@ def test_sd15_reads_the_layer_that_clip_skip_names(skip: int) -> None:
     torch.testing.assert_close(given, expected)
     if skip == 1:
         torch.testing.assert_close(given, output.last_hidden_state)
+
+
+def test_a_layer_that_clip_does_not_have_is_refused() -> None:
+    adapter("sd15").encode_text(load("sd15"), CAPTIONS, TextOptions(clip_skip=3))  # the miniature has three
+    with pytest.raises(PilotError, match="1 to 3"):
+        adapter("sd15").encode_text(load("sd15"), CAPTIONS, TextOptions(clip_skip=4))
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainpilot.errors import PilotError
+
 CHUNK = 75  # caption tokens of one pass, in the unit of `text_encoder.clip_tokens`
 
 
@@ -54,6 +56,9 @@ def encode(
     ids = tokenize(tokenizer, captions, tokens).to(next(encoder.parameters()).device)
     batch, chunks, length = ids.shape
     output = encoder(input_ids=ids.view(batch * chunks, length), output_hidden_states=True)
+    if layer >= len(output.hidden_states):
+        most = len(output.hidden_states) - 1
+        raise PilotError("text_encoder.clip_skip", layer, f"1 to {most}, the layers of this CLIP", "Choose fewer.")
     hidden = output.hidden_states[-layer]
     if normalise:
         inner: Any = getattr(encoder, "text_model", encoder)

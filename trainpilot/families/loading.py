@@ -195,9 +195,19 @@ def from_folder(folder: Path, kind: Any, dtype: torch.dtype) -> nn.Module:
     variant = "fp16" if names and all(".fp16" in n for n in names) else None
     if variant:
         log.info("%s has fp16 weights only; they are widened to %s", folder, dtype)
+    silence_progress_bars()
     # the two libraries name the option differently
     option = "dtype" if hasattr(kind, "config_class") else "torch_dtype"
     return kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **{option: dtype})
+
+
+def silence_progress_bars() -> None:
+    """A run shows one progress bar, its own: the libraries' would be written into its log, one for each component."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
 
 
 def vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:

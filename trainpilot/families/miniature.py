@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainpilot.families.construction import Configs, build, class_of
+from trainpilot.families.loading import silence_progress_bars
 
 CLIP_VOCABULARY = 514  # 256 bytes, the same at a word's end, two special tokens
 T5_WORDS = "a the red green blue large small star circle square at of on left right zorp photo painting character"
@@ -99,6 +100,7 @@ def write(folder: Path, pipeline: str, configs: Configs, tokenizers: Mapping[str
     Matrices are scaled up from the libraries' initialisation, under which attention would be near uniform and a
     caption without any influence on the picture.
     """
+    silence_progress_bars()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts: dict[str, Any] = {name: build(component) for name, component in configs.items() if name != "scheduler"}
