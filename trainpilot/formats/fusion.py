@@ -7,6 +7,7 @@ adapter of W = [W1; W2; ...] stacks the down weights and puts the up weights on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,16 +37,19 @@ def merge(parts: Sequence[ModuleWeights | None], rows: Sequence[int]) -> tuple[M
         return ModuleWeights("lora", merged | _magnitudes(present), first.rank, first.alpha), "shared"
     rank = sum(part.rank for part in present)
     up = first.tensors[UP].new_zeros(sum(rows), rank)
+    record: list[tuple[int, float] | None] = []
     row = column = 0
     for part, height in zip(parts, rows, strict=True):
-        if part is not None:
-            ratio = part.scale / first.scale
-            block = part.tensors[UP] if ratio == 1 else part.tensors[UP] * ratio
+        if part is None:
+            record.append(None)
+        else:
+            same = math.isclose(part.scale, first.scale, rel_tol=1e-9)
+            block = part.tensors[UP] if same else part.tensors[UP] * (part.scale / first.scale)
             up[row : row + height, column : column + part.rank] = block
+            record.append((part.rank, part.alpha if same else first.scale * part.rank))
             column += part.rank
         row += height
     merged = {DOWN: torch.cat([part.tensors[DOWN] for part in present]), UP: up}
-    record = [None if part is None else (part.rank, part.alpha) for part in parts]
     return ModuleWeights("lora", merged | _magnitudes(present), rank, first.alpha * rank / first.rank), record
 
 
