@@ -1,8 +1,8 @@
 """The plain loop that a person would write with diffusers and peft: what train_step.py compares the engine with.
 
 It uses the very denoiser and adapter of the engine, so rank, targets, number and memory format, checkpointing and data
-are the same by construction. The loop around them is what diffusers' training examples do: noise from the global stream,
-torch's default AdamW, and the loss read back at every step.
+are the same by construction. The loop around them is what diffusers' training examples do: noise from the global
+stream, torch's default AdamW, and the loss read back at every step.
 """
 
 from __future__ import annotations
