@@ -126,6 +126,7 @@ class Trainer:
             if self.config.memory.compile:
                 self._compile()
             self._resume()
+            self._writer = result.writer(self.run, self.prepared, self.length, self.clock["began"])
             self._train()
             return self._finish()
         except StopRequested as asked:
@@ -243,10 +244,7 @@ class Trainer:
         with evaluation_weights(self.prepared.adapter, self.optimizer, self.average):
             name = f"{self.run.name}-step{self.done:08d}.safetensors"
             state = self.prepared.adapter.collect()
-            self.writer().write(folder / name, state, self.done, self.batches.epoch_of(max(self.done - 1, 0)) + 1)
-
-    def writer(self) -> result.Writer:
-        return result.Writer(self.config, lambda step, epoch, began: {}, self.clock["began"])
+            self._writer.write(folder / name, state, self.done, self.batches.epoch_of(max(self.done - 1, 0)) + 1)
 
     def _roll_back(self, problem: Diverged) -> None:
         """Once: the last good state with a lower rate. A second time the run fails."""
@@ -327,7 +325,7 @@ class Trainer:
                 state = self.prepared.adapter.collect()
                 epoch = self.batches.epoch_of(max(self.done - 1, 0)) + 1
                 for verified in result.finish(
-                    self.run, self.writer(), state, step=self.done, epoch=epoch, check=self.stop.check
+                    self.run, self._writer, state, step=self.done, epoch=epoch, check=self.stop.check
                 ):
                     self.recorder.say(verified.text())
         self.world.wait()
