@@ -38,9 +38,10 @@ def weights(folder: Path) -> Tensors:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def unet(tensors: Tensors, levels: int, layers: int = 1) -> Tensors:
+def unet(tensors: Tensors) -> Tensors:
     """LDM numbers blocks through: one for each resnet (with its attention) and each downsampling."""
     renamed = {}
+    layers = len({name.split(".")[3] for name in tensors if name.startswith("down_blocks.0.resnets.")})
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         if module in TOP:
@@ -63,7 +64,7 @@ def unet(tensors: Tensors, levels: int, layers: int = 1) -> Tensors:
                 attended = any(n.startswith(f"up_blocks.{block}.attentions") for n in tensors)
                 place, inner = f"output_blocks.{first + layers}.{1 + attended}", "conv"
         renamed[f"{place}.{inner}.{leaf}"] = tensor
-    assert len(renamed) == len(tensors) and levels
+    assert len(renamed) == len(tensors)
     return renamed
 
 
@@ -148,8 +149,7 @@ def single_file(family: str, folder: Path, target: Path) -> Path:
         t5 = weights(folder / "text_encoder_2")
         parts["text_encoders.t5xxl.transformer."] = {n: t for n, t in t5.items() if "embed_tokens" not in n}
     else:
-        levels = {"sd15": 2, "sdxl": 3}[family]
-        parts["model.diffusion_model."] = unet(weights(folder / "unet"), levels)
+        parts["model.diffusion_model."] = unet(weights(folder / "unet"))
         parts["first_stage_model."] = vae(weights(folder / "vae"), 2)
         first = bare(weights(folder / "text_encoder"))
         if family == "sd15":
