@@ -33,7 +33,7 @@ class Progress:
         self._log = log
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._phase, self._step, self._of = "", 0, 0
+        self._phase, self._step, self._of, self._from = "", 0, 0, 0
         self._times: deque[tuple[float, int]] = deque()
         self._begun = self._shown = self._lined = float("-inf")
         if self.console.is_terminal:
@@ -51,7 +51,7 @@ class Progress:
     def phase(self, name: str, of: int = 0, done: int = 0) -> None:
         """Begin a phase of `of` units (0: unknown), `done` of which are there already, as after a resume."""
         self._finish_line()
-        self._phase, self._step, self._of = name, done, of
+        self._phase, self._step, self._of, self._from = name, done, of, done
         self._begun = time.monotonic()
         self._times.append((self._begun, done))
         self._shown = self._lined = float("-inf")
@@ -88,7 +88,7 @@ class Progress:
         facts = self._facts(loss, rate, memory_gb, epoch)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, facts=facts)
-        if last or now - self._lined >= LINE_GAP:
+        if step > self._from and (last or now - self._lined >= LINE_GAP):
             self._lined = now
             of = f"/{self._of}" if self._of else ""
             self._line(f"{self._phase} {step}{of}  {facts}")
