@@ -68,7 +68,8 @@ def _attempt(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLo
         return int(asked.kind)
     attempt = run.begin_attempt(device)
     stop.requests, stop.beat = run.requests, run.state.beat
-    stop.last_words = lambda asked: run.finish("stopped", asked.reason, asked.kind)
+    # A second SIGINT leaves at once: nobody outside is told then.
+    stop.last_words = lambda asked: run.finish("stopped", asked.reason, asked.kind, tell=False)
     progress.say(f"run {run.name}, attempt {attempt}, on {device}")
     run.state.write("start")
     return _train(run, stop, progress)

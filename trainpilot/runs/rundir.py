@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainpilot.config.schema import RunConfig
 from trainpilot.errors import ExitCode, PilotError, RunFailed
+from trainpilot.runs import notify
 from trainpilot.runs.events import EventLog
 from trainpilot.runs.job import Job, Status, mark
 from trainpilot.runs.locks import FolderLock
@@ -23,6 +24,7 @@ from trainpilot.runs.process import Identity
 from trainpilot.runs.requests import Requests
 from trainpilot.runs.secrets import redact
 from trainpilot.runs.state import StateFile
+from trainpilot.runs.stop import stop_grace
 from trainpilot.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -207,8 +209,11 @@ class RunDir:
         """Take part in the attempt of another process of the same run: nothing is locked, nothing may be written."""
         self.writes = False
 
-    def finish(self, status: Status, reason: str, exit_code: ExitCode) -> None:
-        """Write how the attempt ended, in job.json and as the `end` event, link the result, and let go of the lock."""
+    def finish(self, status: Status, reason: str, exit_code: ExitCode, *, tell: bool = True) -> None:
+        """Write how the attempt ended, in job.json and as the `end` event, link the result, and let go of the lock.
+
+        tell: also whom `notifications` names, once all of that is on disk.
+        """
         if not self.writes:
             return
         job = self.job or Job("running", attempts=self.attempt)
@@ -225,8 +230,25 @@ class RunDir:
         job.change(status=status, reason=reason, exit_code=int(exit_code), failures=failures, times=times).write(
             self.path
         )
+        if tell:
+            self._tell(status, reason)
         self.events.close()
         self.lock.release()
+
+    def _tell(self, status: Status, reason: str) -> None:
+        """step: of the newest checkpoint, which is the last step where the run ended well or was stopped."""
+        steps = [int(marker.parent.name[5:]) for marker in self.checkpoints.glob("step-*/COMMITTED")]
+        message = {"run": self.name, "status": status, "reason": reason, "step": max(steps, default=0)}
+        try:
+            # A stop has only the grace; a run that ended by itself has the whole time-out.
+            timeout = min(notify.TIMEOUT, stop_grace() / 4) if status == "stopped" else notify.TIMEOUT
+            failure = notify.tell(self.config.notifications.webhook_env, message, timeout=timeout)
+            if failure:
+                self.events.append("notice", text=failure)
+        except PilotError as error:  # a full disk, or a grace that is none; what matters is on disk already
+            failure = error.message
+        if failure:
+            print(failure, file=sys.stderr)
 
     def _link(self, link: Path, target: Path) -> None:
         """Make a relative link, so that the workspace can be moved; a file of the user's in its place stays."""
