@@ -15,7 +15,7 @@ from miniatures import FAMILIES, load, tiny
 from PIL import Image
 
 from trainpilot.config.prompts import Prompt
-from trainpilot.engine.sampler import encode, sample, samplers_of, save_png, scheduler
+from trainpilot.engine.sampler import encode, sample, sample_batch, samplers_of, save_png, scheduler
 from trainpilot.errors import PilotError
 from trainpilot.families.protocol import Parts, TextOptions
 from trainpilot.families.registry import adapter
@@ -171,3 +171,23 @@ def test_the_png_carries_its_making(tmp_path: Path) -> None:
         "ein grüner Zorp\nNegative prompt: blurry\nSteps: 4, Sampler: ddim, CFG scale: 3, Seed: 7, Size: 16x24"
     )
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_gives_the_pictures_of_its_prompts(family: str) -> None:
+    """Each from its own text and seed; larger matrix products round differently, by a grey level at most or so."""
+    prompts = [PROMPT, replace(PROMPT, text="a star", seed=8), replace(PROMPT, negative="a heart", seed=9)]
+    parts = _parts(family)
+    pairs = encode(adapter(family), parts, prompts, OPTIONS)
+    together = sample_batch(adapter(family), parts, prompts, pairs)
+    alone = [_sample(family, prompt) for prompt in prompts]
+    assert len({picture.tobytes() for picture in together}) == 3
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(_pixels(one) - _pixels(other)).max() <= 2
+
+
+def test_prompts_of_one_batch_agree_in_their_settings() -> None:
+    parts = _parts("sd15")
+    prompts = [PROMPT, replace(PROMPT, steps=PROMPT.steps + 1)]
+    with pytest.raises(ValueError, match="agree"):
+        sample_batch(adapter("sd15"), parts, prompts, encode(adapter("sd15"), parts, prompts, OPTIONS))

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,48 +83,89 @@ def sample(
     on_step(done, of) is called after every step of the sampler and may raise to stop. Modules that were in training
     mode are put back into it, however this ends.
     """
+    return sample_batch(
+        family,
+        parts,
+        [prompt],
+        [(positive, negative)],
+        sampler=sampler,
+        dtype=dtype,
+        zero_terminal_snr=zero_terminal_snr,
+        on_step=on_step,
+    )[0]
+
+
+def sample_batch(
+    family: Family,
+    parts: Parts,
+    prompts: Sequence[Prompt],
+    pairs: Sequence[Pair],
+    *,
+    sampler: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    zero_terminal_snr: bool = False,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Image.Image]:
+    """One picture for each prompt, in one forward pass a step; further as `sample`. Texts and seeds alone may differ.
+
+    A picture is that of `sample` up to the rounding of larger matrix products. ValueError where prompts differ in
+    more, or their conditionings in length.
+    """
     denoiser, vae = parts.denoiser, parts.vae
-    if denoiser is None or vae is None or prompt.seed is None:
-        raise ValueError("sampling needs the denoiser, the VAE and a prompt with a seed")
+    if denoiser is None or vae is None or any(prompt.seed is None for prompt in prompts):
+        raise ValueError("sampling needs the denoiser, the VAE and prompts with seeds")
+    if len({replace(prompt, text="", negative="", seed=0) for prompt in prompts}) != 1:
+        raise ValueError("prompts of one batch agree in everything but their texts and seeds")
+    positive = _together([pair[0] for pair in pairs])
+    negatives = [pair[1] for pair in pairs if pair[1] is not None]
+    negative = _together(negatives) if negatives else None
     with torch.no_grad(), _evaluating(denoiser, vae):
-        way = scheduler(family.name, parts, sampler or prompt.sampler, zero_terminal_snr=zero_terminal_snr)
+        way = scheduler(family.name, parts, sampler or prompts[0].sampler, zero_terminal_snr=zero_terminal_snr)
         device = positive["context"].device
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            latents = _walk(family, parts, prompt, positive, negative, way, on_step)
+            latents = _walk(family, parts, prompts, positive, negative, way, on_step)
         pixels = family.decode_latents(parts, latents.to(next(vae.parameters()).device))
-    if not bool(torch.isfinite(pixels).all()):
-        log.warning("the picture of %r has values that are no numbers; they are black", prompt.text)
-    return to_image(pixels.nan_to_num(-1.0)[0])
+    for prompt, picture in zip(prompts, pixels, strict=True):
+        if not bool(torch.isfinite(picture).all()):
+            log.warning("the picture of %r has values that are no numbers; they are black", prompt.text)
+    return [to_image(picture) for picture in pixels.nan_to_num(-1.0)]
+
+
+def _together(conditionings: Sequence[Conditioning]) -> Conditioning:
+    if len({tuple((key, value.shape[1:]) for key, value in one.items()) for one in conditionings}) != 1:
+        raise ValueError("conditionings of one batch have the same length")
+    return {key: torch.cat([one[key] for one in conditionings]) for key in conditionings[0]}
 
 
 def _walk(
     family: Family,
     parts: Parts,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     positive: Conditioning,
     negative: Conditioning | None,
     way: Any,
     on_step: Callable[[int, int], None] | None,
 ) -> Tensor:
-    """Normalised latents [1,C,h,w] of a prompt."""
-    about = card(family.name)
+    """Normalised latents [B,C,h,w] of prompts that differ in text and seed alone."""
+    about, prompt, count = card(family.name), prompts[0], len(prompts)
     device = positive["context"].device
     width, height = size_of(prompt, parts.latent_factor)
-    generator = torch.Generator("cpu").manual_seed(int(prompt.seed or 0))
+    generators = [torch.Generator("cpu").manual_seed(int(one.seed or 0)) for one in prompts]
     shape = (1, _channels(parts), height // parts.latent_factor, width // parts.latent_factor)
     _set_timesteps(way, prompt.steps, (shape[2] // 2) * (shape[3] // 2), device)
-    latents = torch.randn(shape, generator=generator).to(device) * float(getattr(way, "init_noise_sigma", 1.0))
+    latents = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+    latents = latents * float(getattr(way, "init_noise_sigma", 1.0))
     guided = prompt.guidance > 1
     if guided and negative is None:
         raise ValueError("guidance above 1 needs the conditioning of the negative prompt")
     if guided and not about.supports["cfg"]:
         log.warning("guidance %g on %s doubles the time; its own is --g", prompt.guidance, about.label)
-    sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32, device=device)
+    sizes = torch.tensor([[height, width, 0, 0, height, width]] * count, dtype=torch.float32, device=device)
     noise = Noise(guidance=prompt.embedded_guidance)
-    further = {"generator": generator} if "generator" in inspect.signature(way.step).parameters else {}
+    further = {"generator": generators} if "generator" in inspect.signature(way.step).parameters else {}
     for done, time in enumerate(way.timesteps, 1):
         seen = way.scale_model_input(latents, time) if hasattr(way, "scale_model_input") else latents
-        told = _levels(parts, way, time)
+        told = _levels(parts, way, time, count)
         predicted = family.predict(parts, seen, told, positive, sizes, noise).float()
         if guided and negative is not None:
             without = family.predict(parts, seen, told, negative, sizes, noise).float()
@@ -146,13 +188,13 @@ def _set_timesteps(way: Any, steps: int, tokens: int, device: torch.device) -> N
         way.set_begin_index(0)
 
 
-def _levels(parts: Parts, way: Any, time: Tensor) -> Levels:
-    """What the model is told at a step of the sampler, [1]."""
+def _levels(parts: Parts, way: Any, time: Tensor, count: int) -> Levels:
+    """What the model is told at a step of the sampler, [count]."""
     if parts.prediction == "flow":
-        sigma = (time.float() / 1000).view(1)
+        sigma = (time.float() / 1000).expand(count)
         return Levels(time=sigma, alpha=1 - sigma, sigma=sigma)
-    cumulative = way.alphas_cumprod.to(time.device)[time.long()].view(1)
-    return Levels(time=time.view(1), alpha=cumulative.sqrt(), sigma=(1 - cumulative).sqrt())
+    cumulative = way.alphas_cumprod.to(time.device)[time.long()].expand(count)
+    return Levels(time=time.expand(count), alpha=cumulative.sqrt(), sigma=(1 - cumulative).sqrt())
 
 
 def size_of(prompt: Prompt, latent_factor: int) -> tuple[int, int]:
