@@ -114,6 +114,22 @@ def test_a_reader_beside_a_cutting_writer_sees_every_event_once(tmp_path):
     assert len(segments.archived(path)) > 100
 
 
+def test_a_cut_between_a_readers_two_looks_neither_loses_nor_doubles(tmp_path, monkeypatch):
+    path, real = tmp_path / "events.jsonl", segments.archived
+    path.write_bytes(b"first segment")
+
+    def cut_first(live):
+        monkeypatch.setattr(segments, "archived", real)
+        segments.rotate(live)
+        live.write_bytes(b"second")
+        return real(live)
+
+    monkeypatch.setattr(segments, "archived", cut_first)  # the reader has opened the live file when it asks for these
+    data, cursor, finished = segments.read(path)
+    assert (data, cursor, finished) == (b"first segment", "1:13", True)
+    assert segments.read(path, cursor) == (b"second", "2:6", False)
+
+
 def test_numbers_that_are_no_numbers_and_secrets_do_not_get_in(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted_canary_value")
     path = tmp_path / "events.jsonl"
