@@ -38,7 +38,7 @@ SMALL = (
     "network.rank=4",
     "network.alpha=2",
     "optimizer.learning_rate=1e-3",
-    "sampling.steps=2",
+    "sampling.every_steps=0",
     "sampling.evaluate_at_end=false",
     "logging.tensorboard=false",
 )

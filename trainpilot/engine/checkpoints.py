@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +29,10 @@ SCHEMA = 1
 MARKER = "COMMITTED"
 _TEMPORARY = ".writing-"
 _LEAVING = ".leaving-"
+
+
+class Damaged(PilotError):
+    """A committed checkpoint that cannot be read."""
 
 
 @dataclass
@@ -88,10 +92,10 @@ def save(folder: Path, snapshot: Snapshot, write_lora: Callable[[Path], None], *
             _remove(target)
         temporary.rename(target)
         _sync(folder)
-    except OSError as error:
+    except BaseException as error:
         free = shutil.disk_usage(folder).free
         shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             needed = sum(t.numel() * t.element_size() for t in snapshot.adapter.values()) * 4
             raise RunFailed(
                 folder,
@@ -126,6 +130,14 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     (folder / "training.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
+def _is_full(error: BaseException) -> bool:
+    # safetensors tells the system's error number only in its text: "... (os error 28)".
+    return any(
+        getattr(error, "errno", None) == number or f"(os error {number})" in str(error)
+        for number in (errno.ENOSPC, errno.EDQUOT)
+    )
+
+
 def _remove(path: Path) -> None:
     """Take a checkpoint away: first out of sight in one step, then from the disk."""
     leaving = path.with_name(f"{_LEAVING}{path.name}-{os.getpid()}")
@@ -141,18 +153,27 @@ def sweep(folder: Path) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Read a checkpoint. Raises PilotError where it is of a newer schema or damaged."""
+    """Read a checkpoint. Raises Damaged where it cannot be read, PilotError where it is of a newer schema."""
     try:
         document = json.loads((path / "training.json").read_text())
-        tensors = load_file(path / "state.safetensors", device=str(device))
-    except (OSError, ValueError) as error:
-        raise PilotError(
-            path, f"cannot be read ({error})", "a committed checkpoint", "Resume from an earlier one, or restore it."
+        if document["schema"] > SCHEMA:
+            raise PilotError(
+                path,
+                f"schema {document['schema']}",
+                f"schema {SCHEMA} or older",
+                "Update trainpilot to a newer version.",
+            )
+        return _snapshot(document, load_file(path / "state.safetensors", device=str(device)))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise Damaged(
+            path,
+            f"cannot be read ({type(error).__name__}: {error})",
+            "a complete checkpoint",
+            "Resume from an earlier one, or restore it.",
         ) from error
-    if document["schema"] > SCHEMA:
-        raise PilotError(
-            path, f"schema {document['schema']}", f"schema {SCHEMA} or older", "Update trainpilot to the newer version."
-        )
+
+
+def _snapshot(document: dict[str, Any], tensors: dict[str, Tensor]) -> Snapshot:
     average = {n.removeprefix("average/"): t for n, t in tensors.items() if n.startswith("average/")}
     return Snapshot(
         step=document["step"],
@@ -168,13 +189,22 @@ def load(path: Path, device: torch.device | str = "cpu") -> Snapshot:
 
 
 def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Snapshot, Path, list[str]] | None:
-    """The newest committed checkpoint that can be read, and notes on newer ones that could not; None without any."""
+    """The newest committed checkpoint that can be read, and notes on newer ones that could not; None without any.
+
+    Raises PilotError where there are checkpoints and none can be read, or where one is of a newer schema: beginning
+    again, or going back, would end by replacing them.
+    """
     notes: list[str] = []
     for path in reversed(committed(folder) if folder.is_dir() else []):
         try:
-            with safe_open(path / "state.safetensors", "pt") as probe:
-                probe.keys()
             return load(path, device), path, notes
-        except (PilotError, OSError, ValueError) as error:
-            notes.append(f"checkpoint {path.name} cannot be read and was passed over: {error}")
+        except Damaged as error:
+            notes.append(f"checkpoint {path.name} was passed over: {error.given}")
+    if notes:
+        raise PilotError(
+            folder,
+            "; ".join(notes),
+            "one checkpoint that can be read",
+            "Restore one, or move this folder away and resume: the run then begins again.",
+        )
     return None

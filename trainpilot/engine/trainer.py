@@ -23,6 +23,8 @@ from trainpilot.engine.setup import Phases, Prepared, prepare
 from trainpilot.engine.step import Meter, Step
 from trainpilot.engine.weights import Average, evaluation_weights
 from trainpilot.errors import ExitCode, RunFailed
+from trainpilot.evaluate import report, strengths
+from trainpilot.models.safetensors_header import read_header
 from trainpilot.plan import steps as plan_steps
 from trainpilot.runs import repro
 from trainpilot.runs.progress import Progress
@@ -31,6 +33,7 @@ from trainpilot.runs.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
+    from trainpilot.formats.verify import Verification
 
 ROLLBACK_FACTOR = 0.1  # of the rate, after a rollback: what the guides advise for an unstable run
 
@@ -45,10 +48,10 @@ class Ending:
 
 
 class Diverged(Exception):
-    """The loss or the gradient is not a number any more."""
+    """The loss, the gradient or a weight is not a number any more."""
 
-    def __init__(self, step: int, loss: float, norm: float) -> None:
-        super().__init__(f"loss {loss:g}, gradient norm {norm:g} at step {step}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -131,7 +134,10 @@ class Trainer:
             return self._finish()
         except StopRequested as asked:
             # The unfinished step is abandoned; the last completed one is kept.
-            self.save()
+            try:
+                self.save()
+            except Diverged as problem:
+                self.recorder.say(f"{problem}: this state is not saved, an earlier checkpoint is the last", "warning")
             return Ending("stopped", f"{asked.reason}, after step {self.done}", asked.exit_code)
         finally:
             self.recorder.close()
@@ -176,8 +182,18 @@ class Trainer:
         for step, (loss, norm) in rows:
             # Scaled fp16 gradients overflow now and then; the scaler skips such an update by itself.
             if not math.isfinite(loss) or (not math.isfinite(norm) and not self.update.scaler.is_enabled()):
-                raise Diverged(step, loss, norm)
+                raise Diverged(step, f"loss {loss:g}, gradient norm {norm:g}")
             self.recorder.step(step, loss, norm, rates, self.batches.epoch_of(step - 1))
+
+    def _require_finite(self) -> None:
+        """Raise Diverged rather than keep or show what is not finite.
+
+        A finite loss does not promise finite weights: the update after it may divide by zero (optimizer.eps = 0).
+        """
+        self._tell(self.meter.drain())
+        finite = [tensor.isfinite().all() for tensor in self.prepared.adapter.tensors().values()]
+        if not bool(torch.stack(finite).all()):
+            raise Diverged(self.done, "weights that are not finite")
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
@@ -227,7 +243,7 @@ class Trainer:
         """A checkpoint after `done` updates, unless there is one or nothing was trained. Never of a diverged state."""
         if self.saved == self.done or self.done == 0:
             return
-        self._tell(self.meter.drain())
+        self._require_finite()
         if self.run.writes:
             began = time.monotonic()
             path = checkpoints.save(
@@ -284,7 +300,7 @@ class Trainer:
 
     def sample(self) -> None:
         """One picture a prompt, from the weights to judge, with randomness of their own."""
-        self._tell(self.meter.drain())
+        self._require_finite()
         if self.run.writes:
             prepared = self.prepared
             with evaluation_weights(prepared.adapter, self.optimizer, self.average):
@@ -296,12 +312,18 @@ class Trainer:
         self.world.wait()
 
     def _picture(self, number: int, prompt: Any, positive: Any, negative: Any) -> None:
-        prepared, device = self.prepared, self.prepared.arithmetic.device
         name = f"step-{self.done:08d}_p{number}.png"
         if (self.run.samples / name).exists() and self.saved == self.done:
             return  # made before the run was stopped; the same weights and seed make the same picture
+        image = self._paint(prompt, positive, negative)
+        self.run.samples.mkdir(exist_ok=True)
+        sampler.save_png(image, self.run.samples / name, prompt, prompt.sampler, step=str(self.done), run=self.run.name)
+        self.recorder.picture(self.done, number, image, name, prompt.text, prompt.seed)
+
+    def _paint(self, prompt: Any, positive: Any, negative: Any) -> Any:
+        prepared, device = self.prepared, self.prepared.arithmetic.device
         with prepared.arithmetic.attention():
-            image = sampler.sample(
+            return sampler.sample(
                 prepared.family,
                 prepared.parts,
                 prompt,
@@ -311,9 +333,52 @@ class Trainer:
                 zero_terminal_snr=self.config.noise.zero_terminal_snr,
                 on_step=lambda done, of: self.stop.check(),
             )
-        self.run.samples.mkdir(exist_ok=True)
-        sampler.save_png(image, self.run.samples / name, prompt, prompt.sampler, step=str(self.done), run=self.run.name)
-        self.recorder.picture(self.done, number, image, name, prompt.text, prompt.seed)
+
+    def _evaluate(self, verified: list[Verification]) -> None:
+        """The strength comparison and the report, from the weights that were handed over."""
+        prepared, began = self.prepared, time.monotonic()
+        seconds = self.clock["seconds"] + began - self._attempt_began
+
+        def paint(number: int) -> Any:
+            prompt = prepared.prompts[number]
+            # A trained text encoder has the adapter too, so a prompt is encoded at each strength.
+            [pair] = (
+                [prepared.pairs[number]]
+                if prepared.pairs
+                else sampler.encode(prepared.family, prepared.parts, [prompt], prepared.text)
+            )
+            return self._paint(prompt, *pair)
+
+        self.phases.enter("evaluate")
+        rows = strengths.compare(
+            prepared.adapter,
+            prepared.prompts,
+            paint,
+            sampler.save_png,
+            self.run.report / report.PICTURES,
+            weights=read_header(self.run.result).metadata["sshs_model_hash"],
+            step=self.done,
+            tell=self.phases.count,
+        )
+        facts = report.Facts(
+            card=prepared.card,
+            table=prepared.table,
+            verified=verified,
+            step=self.done,
+            seconds=seconds,
+            device=prepared.device.name,
+            parameters=sum(parameter.numel() for parameter in prepared.adapter.parameters()),
+        )
+        page = report.write(self.run, rows, facts)
+        self.run.events.append(
+            "evaluate",
+            step=self.done,
+            file=str(page.relative_to(self.run.path)),
+            strengths=list(strengths.STRENGTHS),
+            prompts=len(rows),
+            seconds=round(time.monotonic() - began, 3),
+        )
+        self.recorder.progress.say(f"report: {page}")
 
     def _finish(self) -> Ending:
         self.save()
@@ -324,10 +389,11 @@ class Trainer:
             with evaluation_weights(self.prepared.adapter, self.optimizer, self.average):
                 state = self.prepared.adapter.collect()
                 epoch = self.batches.epoch_of(max(self.done - 1, 0)) + 1
-                for verified in result.finish(
-                    self.run, self._writer, state, step=self.done, epoch=epoch, check=self.stop.check
-                ):
+                found = result.finish(self.run, self._writer, state, step=self.done, epoch=epoch, check=self.stop.check)
+                for verified in found:
                     self.recorder.say(verified.text())
+                if self.config.sampling.evaluate_at_end:
+                    self._evaluate(found)
         self.world.wait()
         return Ending("done", f"{self.done} steps", ExitCode.DONE)
 
