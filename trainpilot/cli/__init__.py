@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -41,12 +43,27 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     return parser
 
 
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter off the screen: it names internals, and what matters we say ourselves.
+
+    Set before they are imported; a person's own setting of these variables wins.
+    """
+    for name, value in (
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+    ):
+        os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Errors a person can act on become one message and their exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     known = verbs()
     wanted = {given[0]: known[given[0]]} if given and given[0] in known else known
     args = _parser({verb: importlib.import_module(name) for verb, name in wanted.items()}).parse_args(given)
+    quiet_libraries()
     try:
         return int(args._run(args))
     except PilotError as error:
