@@ -38,8 +38,12 @@ def why_not_direct(found: Identified, file: LoraFile, denoiser: nn.Module) -> st
         return ""
     if found.kind == "dora":
         return "diffusers drops dora_scale of Kohya files"
+    text = [name for component, modules in file.state.items() if component != "denoiser" for name in modules]
     if found.family != "flux":
-        return ""
+        # It tells the naming of the attention from this one layer, and drops the attention where it finds none.
+        attention = any("self_attn" in name for name in text)
+        lost = attention and not any(name.endswith("self_attn.out_proj") for name in text)
+        return "diffusers drops a text encoder's attention of Kohya files without out_proj" if lost else ""
     modules = file.state.get("denoiser", {})
     if any(not name.startswith(("transformer_blocks.", "single_transformer_blocks.")) for name in modules):
         return "diffusers drops FLUX modules outside the blocks of Kohya files"
