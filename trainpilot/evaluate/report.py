@@ -141,7 +141,7 @@ def _state(verified: Sequence[Verification]) -> str:
 
 def _figures(run: RunDir, facts: Facts, drawn: curve.Curve | None) -> str:
     size = gigabytes(run.result.stat().st_size)
-    known = [("Steps", f"{facts.step:,}", _per_epoch(facts)), ("Time", duration(facts.seconds), facts.device)]
+    known = [("Steps", f"{facts.step:,}", _per_epoch(facts)), ("Training time", duration(facts.seconds), facts.device)]
     if drawn is not None:
         known.append(("Loss, smoothed", f"{drawn.last:.3g}", f"from {drawn.first:.3g}"))
     known.append(("LoRA file", size, f"{run.config.precision.save}, {facts.parameters / 1e6:.2f} M parameters"))
