@@ -25,6 +25,7 @@ from trainpilot.runs.requests import Requests
 from trainpilot.runs.secrets import redact
 from trainpilot.runs.state import StateFile
 from trainpilot.runs.stop import stop_grace
+from trainpilot.template import check_writable
 from trainpilot.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class RunDir:
 
         plan: `Plan.as_dict()`, kept as the first event.
         """
+        check_writable(workspace)
         wanted = resolved.config.run.name or _invented(resolved.config)
         workspace.outputs.mkdir(parents=True, exist_ok=True)
         path = _claim(workspace.outputs, wanted)
