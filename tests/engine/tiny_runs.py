@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from miniatures import tiny
 from PIL import Image
 from safetensors.torch import load_file
@@ -149,3 +150,14 @@ def trained(family: str, *settings: str, dataset: Path | None = None) -> dict[st
     ending = attempt(run)
     assert ending.status == "done", ending
     return final_tensors(run)
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """Names whose tensors differ in any bit, in type or in shape, or are missing on one side."""
+
+    def known(tensor: Tensor | None) -> tuple[object, ...]:
+        if tensor is None:
+            return ()
+        return tensor.dtype, tensor.shape, tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+    return sorted(name for name in one.keys() | other.keys() if known(one.get(name)) != known(other.get(name)))

@@ -135,6 +135,7 @@ def test_a_misspelt_environment_variable_is_a_problem_too(workspace: Workspace) 
         ('network.targets=["to_q"]', ["to_q"]),
         ("network.block_ranks.mid_block=8", {"mid_block": 8}),
         ("optimizer.args={ d0 = 1e-6 }", {"d0": 1e-6}),
+        ("optimizer.args.min_8bit_size=16", {"min_8bit_size": 16}),
         ("sampling.prompts=a zorp on a hill", ["a zorp on a hill"]),
     ],
 )

@@ -169,7 +169,8 @@ def from_overrides(overrides: Sequence[str]) -> list[Layer]:
 
 def _from_text(source: str, path: str, text: str) -> Layer:
     layer = Layer(source)
-    info = declaration(path)
+    # optimizer.args.min_8bit_size=16 is a key of the table optimizer.args: a number, as in a file.
+    info = declaration(path) or declaration(path.rpartition(".")[0])
     layer.put(path, from_text(info, text) if info is not None else text)
     return layer
 
