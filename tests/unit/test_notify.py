@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from listening import listening
 
 from trainpilot.config.merge import Resolved
 from trainpilot.config.schema import RunConfig
@@ -19,34 +16,6 @@ from trainpilot.runs.rundir import RunDir
 from trainpilot.workspace import Workspace
 
 SECRET = "s3cret-path"
-
-
-@contextmanager
-def listening(status: int = 204, location: str = "") -> Iterator[tuple[str, list[tuple[str, dict[str, object]]]]]:
-    """A server that answers `status`; gives its URL and the list of (path, message) it was sent."""
-    received: list[tuple[str, dict[str, object]]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            received.append((self.path, json.loads(body)))
-            self.send_response(status)
-            if location:
-                self.send_header("Location", location)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Nothing on the terminal."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/{SECRET}", received
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def finished(root: Path, variable: str, status: str = "done") -> RunDir:
@@ -67,7 +36,7 @@ def events(run: RunDir) -> list[dict[str, object]]:
 @pytest.mark.parametrize("status", ["done", "failed", "stopped"])
 def test_the_end_of_a_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     with listening() as (url, received):
-        monkeypatch.setenv("ZORP_HOOK", url)
+        monkeypatch.setenv("ZORP_HOOK", f"{url}/{SECRET}")
         run = finished(tmp_path, "ZORP_HOOK", status)
     assert received == [(f"/{SECRET}", {"run": "zorp", "status": status, "reason": "6 steps", "step": 6})]
     assert all(event["kind"] != "notice" for event in events(run))
@@ -75,7 +44,7 @@ def test_the_end_of_a_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_nobody_is_told_where_nothing_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (url, received):
-        monkeypatch.setenv("ZORP_HOOK", url)
+        monkeypatch.setenv("ZORP_HOOK", f"{url}/{SECRET}")
         run = finished(tmp_path, "")
     assert received == [] and all(event["kind"] != "notice" for event in events(run))
 
@@ -85,7 +54,7 @@ def test_an_answer_that_refuses_is_a_notice_and_the_run_stays_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], status: int
 ) -> None:
     with listening(status) as (url, _):
-        monkeypatch.setenv("ZORP_HOOK", url)
+        monkeypatch.setenv("ZORP_HOOK", f"{url}/{SECRET}")
         run = finished(tmp_path, "ZORP_HOOK")
     notices = [str(event["text"]) for event in events(run) if event["kind"] == "notice"]
     assert len(notices) == 1 and str(status) in notices[0] and "ZORP_HOOK" in notices[0]
@@ -115,7 +84,7 @@ def test_a_url_that_cannot_be_used_is_said_without_it(url: str) -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     with listening() as (other, received), listening(302, location=other) as (url, _):
-        said = notify.tell("ZORP_HOOK", {"run": "zorp"}, environment={"ZORP_HOOK": url})
+        said = notify.tell("ZORP_HOOK", {"run": "zorp"}, environment={"ZORP_HOOK": f"{url}/{SECRET}"})
     assert received == [] and said is not None and "302" in said
 
 
