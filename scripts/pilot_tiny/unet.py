@@ -1,0 +1,188 @@
+"""Stage `unet`: text encoder and U-Net together, noise prediction on fresh scenes every step.
+
+The U-Net has Stable Diffusion 1.5's shape in miniature: (32, 64, 96, 128) channels, cross-attention on the two lower
+levels. The text encoder has four layers, because binding "large red star" to "at the left" is its work.
+"""
+
+import math
+import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from numpy.typing import NDArray
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from . import scenes
+from .pictures import as_tensor
+from .tokenizer import CONTEXT
+
+BATCH = 24
+AHEAD = 6  # batches drawn and encoded by the other process before they are needed
+RATE = 1e-3
+WARMUP = 100
+EMA = 0.998
+MIN_SNR = 5.0
+WIDTH = 160
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The untrained text encoder."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=5,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build() -> UNet2DConditionModel:
+    """The untrained U-Net over 32x32 latents."""
+    return UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(32, 64, 96, 128),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def scheduler_config() -> dict[str, object]:
+    """Stable Diffusion 1.5's noise schedule."""
+    return {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "steps_offset": 1,
+    }
+
+
+def export(
+    folder: Path, vae: AutoencoderKL, text: CLIPTextModel, unet: UNet2DConditionModel, tokens: CLIPTokenizer
+) -> None:
+    """Write the pipeline in diffusers layout, fp16 safetensors."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokens,
+        unet=unet,
+        scheduler=PNDMScheduler(**scheduler_config(), skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+
+
+def train(work: Path, minutes: float) -> None:
+    """Trains for `minutes` in all (a restart goes on from the last checkpoint) and writes `work/export`."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    text, unet = build_text_encoder(tokenizer), build()
+    models = torch.nn.ModuleList([text, unet])
+    for part, name in ((text, "text encoder"), (unet, "u-net")):
+        print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters", flush=True)
+    weights = list(models.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    average = [weight.detach().clone() for weight in weights]
+    step, spent = 0, 0.0
+    checkpoint = work / "unet-training.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        models.load_state_dict(state["models"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, step, spent = [one.detach() for one in state["average"]], state["step"], state["spent"]
+        print(f"goes on from step {step}", flush=True)
+    alphas = DDPMScheduler(**scheduler_config()).alphas_cumprod
+    snr = alphas / (1 - alphas)
+
+    def loss_of(latents: torch.Tensor, ids: torch.Tensor, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        a = alphas[times].view(-1, 1, 1, 1)
+        noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
+        predicted = unet(noisy, times, text(ids).last_hidden_state).sample
+        error = (predicted.float() - noise).pow(2).mean(dim=(1, 2, 3))
+        return (error * (snr[times].clamp(max=MIN_SNR) / snr[times])).mean()
+
+    def update(latents: torch.Tensor, texts: list[str]) -> float:
+        ids = tokenizer(texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids
+        times = torch.randint(0, 1000, (BATCH,))
+        # bf16 in the plain memory format took 0.77 s on one core where fp32 took 0.90.
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(latents, ids, times, torch.randn_like(latents))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        return loss.item()
+
+    began = time.monotonic() - spent
+    shown: list[float] = []
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_open, initargs=(work,)) as pool:
+        waiting = deque(pool.submit(_batch, step + ahead) for ahead in range(AHEAD))
+        while (done := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+            waiting.append(pool.submit(_batch, step + AHEAD))
+            latents, texts = waiting.popleft().result()
+            for group in optimizer.param_groups:
+                group["lr"] = (
+                    RATE * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+                )
+            loss = update(torch.from_numpy(latents).float(), texts)
+            step += 1
+            with torch.no_grad():
+                torch._foreach_lerp_(average, weights, 1 - min(EMA, (1 + step) / (10 + step)))
+            shown.append(loss)
+            if step % 50 == 0:
+                minutes_spent = (time.monotonic() - began) / 60
+                print(f"unet step {step} loss {sum(shown[-50:]) / 50:.4f} {minutes_spent:.1f} min", flush=True)
+            if step % 250 == 0:
+                state = {"models": models.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+                torch.save(state | {"step": step, "spent": time.monotonic() - began}, checkpoint.with_suffix(".new"))
+                checkpoint.with_suffix(".new").rename(checkpoint)
+                _export_average(work, tokenizer, average)
+    _export_average(work, tokenizer, average)
+
+
+_vae: AutoencoderKL | None = None  # of the process that draws
+
+
+def _open(work: Path) -> None:
+    global _vae
+    torch.set_num_threads(1)
+    _vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
+
+
+def _batch(step: int) -> tuple[NDArray[np.float16], list[str]]:
+    """Fresh scenes of a step: latents [B,4,32,32] and captions; a function of the step."""
+    assert _vae is not None
+    random = Random(f"unet {step}")
+    torch.manual_seed(random.getrandbits(62))
+    drawn = [scenes.random_scene(random) for _ in range(BATCH)]
+    texts = [scenes.caption(scene, random) for scene in drawn]
+    texts = [scenes.with_filler(one, random) if one and random.random() < 0.05 else one for one in texts]
+    with torch.no_grad():
+        latents = _vae.encode(as_tensor([scenes.draw(scene) for scene in drawn])).latent_dist.sample()
+    return (latents * _vae.config.scaling_factor).half().numpy(), texts
+
+
+def _export_average(work: Path, tokenizer: CLIPTokenizer, average: list[torch.Tensor]) -> None:
+    text, unet = build_text_encoder(tokenizer), build()
+    for weight, mean in zip(torch.nn.ModuleList([text, unet]).parameters(), average, strict=True):
+        weight.data.copy_(mean)
+    export(work / "export", AutoencoderKL.from_pretrained(work / "vae"), text, unet, tokenizer)
