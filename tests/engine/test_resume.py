@@ -44,7 +44,7 @@ OPTIMIZERS = {
     "lion": ("optimizer.beta2=0.99",),
     "lion8bit": ("optimizer.args.min_8bit_size=16", "optimizer.beta2=0.99"),
     "adafactor": (),
-    "prodigy": ("optimizer.learning_rate=1",),
+    "prodigy": ("optimizer.learning_rate=1", "text_encoder.learning_rate=1"),
     "adamw_schedulefree": (),
 }
 

@@ -307,3 +307,33 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, content: bytes) -> No
         read_toml(path)
     with pytest.raises(PilotError, match="does not exist"):
         read_toml(tmp_path / "none.toml")
+
+
+def test_prodigy_takes_one_rate(workspace: Workspace) -> None:
+    prodigy = ("optimizer.name=prodigy", "optimizer.learning_rate=1", "text_encoder.train=true")
+    found = problems(workspace, *prodigy, "text_encoder.learning_rate=0.5", "optimizer.lora_plus_ratio=4")
+    assert set(found) == {"text_encoder.learning_rate", "optimizer.lora_plus_ratio"}
+    for rate in ("1", "0", "none"):
+        merged(workspace, *prodigy, f"text_encoder.learning_rate={rate}")
+    merged(workspace, *prodigy[:2], "text_encoder.learning_rate=0.5")  # not trained: no rate of it is used
+
+
+def test_a_profile_may_be_set_like_any_other_setting(workspace: Workspace) -> None:
+    by_set, by_name = merged(workspace, "profile=quick_test"), merged(workspace, profile="quick_test")
+    assert by_set.config == by_name.config and by_set.config.profile == "quick_test"
+    assert by_set.config.training.steps == 100
+
+
+@pytest.mark.parametrize(
+    ("setting", "along"),
+    [
+        ("optimizer.eps=1e-3", "optimizer.name=lion"),
+        ("optimizer.eps=1e-3", "optimizer.name=adafactor"),
+        ("optimizer.beta2=0.5", "optimizer.name=adafactor"),
+        ("noise.sigmoid_scale=2", "noise.timesteps=uniform"),
+    ],
+)
+def test_a_setting_that_another_keeps_idle_is_said(workspace: Workspace, setting: str, along: str) -> None:
+    start = setting.partition("=")[0] + " = "
+    assert any(n.startswith(start) and "no effect" in n for n in merged(workspace, setting, along).notes)
+    assert not any(n.startswith(start) for n in merged(workspace, along).notes)

@@ -24,6 +24,7 @@ def problems(
 ) -> list[PilotError]:
     """Every contradiction. skip: settings that already have a problem, whose default stands in for them."""
     found = [*_data(config), *_numbers(config), *_network(config, card, base), *_sampling(config, card)]
+    found += _one_rate(config, card)
     return [problem for problem in found if problem.where not in skip]
 
 
@@ -92,6 +93,27 @@ def _network(config: RunConfig, card: Card | None, base: Base | None) -> Iterato
         )
 
 
+def _one_rate(config: RunConfig, card: Card | None) -> Iterator[PilotError]:
+    """Prodigy multiplies the one rate it finds; it takes no second one, except 0, which freezes."""
+    optimizer, text = config.optimizer, config.text_encoder
+    if optimizer.name != "prodigy":
+        return
+    if optimizer.lora_plus_ratio != 1:
+        yield PilotError(
+            "optimizer.lora_plus_ratio", f"{optimizer.lora_plus_ratio:g}, with prodigy", "1", "Take another optimizer."
+        )
+    trained = sum(bool(encoder.get("trainable")) for encoder in card.text_encoders) if card and text.train else 0
+    given = {"text_encoder.learning_rate": text.learning_rate, "text_encoder.learning_rate_2": text.learning_rate_2}
+    for path, rate in list(given.items())[:trained]:
+        if rate not in (None, 0, optimizer.learning_rate):
+            yield PilotError(
+                path,
+                f"{rate:g}, with prodigy and optimizer.learning_rate {optimizer.learning_rate:g}",
+                f"{optimizer.learning_rate:g}, or 0",
+                "Leave it empty, or take another optimizer: Prodigy finds one rate for all.",
+            )
+
+
 def _sampling(config: RunConfig, card: Card | None) -> Iterator[PilotError]:
     try:
         places = {config.sampling.sampler: "sampling.sampler"}
@@ -150,7 +172,16 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str]]:
         config.text_encoder,
         config.noise,
     )
+    optimizer = config.optimizer.name
     cases = [
+        ("optimizer.beta2", optimizer == "adafactor", "Adafactor's second moment follows a course of its own"),
+        ("optimizer.eps", optimizer in ("lion", "lion8bit"), f"{optimizer} has no denominator"),
+        ("optimizer.eps", optimizer == "adafactor", "Adafactor has two of its own; set optimizer.args eps"),
+        (
+            "noise.sigmoid_scale",
+            noise.timesteps in ("uniform", "logit_normal"),
+            f"noise.timesteps is {noise.timesteps}",
+        ),
         ("schedule.cycles", schedule.name != "cosine_with_restarts", "schedule.name is not cosine_with_restarts"),
         ("schedule.power", schedule.name != "polynomial", "schedule.name is not polynomial"),
         ("schedule.warmup_steps", schedule.name == "constant", "use constant_with_warmup"),
