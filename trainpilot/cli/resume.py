@@ -24,15 +24,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import json
+    import os
 
     from trainpilot.cli._execute import execute
     from trainpilot.cli._options import workspace
+    from trainpilot.cli._preparing import several_processes
     from trainpilot.cli._settled import settled
     from trainpilot.config.merge import resolve
-    from trainpilot.errors import ExitCode
+    from trainpilot.errors import ExitCode, PilotError
     from trainpilot.runs.rundir import RunDir, configurations
     from trainpilot.runs.stop import StopFlag
 
+    if several_processes() and args.overrides:
+        remedy = "Change them in one process (trainpilot resume RUN --set ... --queue), then start the processes."
+        raise PilotError("resume --set", "started as one of several processes", "one process", remedy)
     with StopFlag() as stop:
         place = workspace(args)
         found = RunDir.find(place, args.run)
@@ -40,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         if job is not None and job.status == "done" and not args.overrides:
             text = f"run {found.name} is done; to train on, say until when: --set training.steps=N"
             return settled(found, text, ExitCode.DONE, args.json)
+        if int(os.environ.get("RANK", "0")) > 0:
+            return execute(found, stop)  # the first process speaks for the run
         found.hold()
         if args.overrides:
             # The environment spoke when the folder was made: only what is said here changes.

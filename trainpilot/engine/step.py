@@ -169,14 +169,18 @@ def _normal(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 
+_BEHIND = 2  # steps under way while processes that train together read: the device never runs dry
+
+
 class Meter:
     """Brings measurements from the device to the host without making either wait.
 
-    `push` starts a copy; `ready` returns those that have arrived, in order; `drain` waits for the rest.
+    `push` starts a copy; `ready` returns those that have arrived, in order; `drain` waits for the rest. Several
+    processes that train together must see a number at the same step: `ready` then returns all but the newest two.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+    def __init__(self, device: torch.device, *, together: bool = False) -> None:
+        self._cuda, self._together = device.type == "cuda", together
         self._waiting: deque[tuple[int, Tensor, Any]] = deque()
 
     def push(self, step: int, values: Tensor) -> None:
@@ -189,15 +193,27 @@ class Meter:
 
     def ready(self) -> list[tuple[int, list[float]]]:
         found = []
-        while self._waiting and (self._waiting[0][2] is None or self._waiting[0][2].query()):
+        while self._waiting and self._arrived():
             step, values, _ = self._waiting.popleft()
             found.append((step, values.tolist()))
         return found
 
+    def _arrived(self) -> bool:
+        event = self._waiting[0][2]
+        if not self._together:
+            return event is None or event.query()
+        if len(self._waiting) <= _BEHIND:
+            return False
+        if event is not None:
+            event.synchronize()
+        return True
+
     def drain(self) -> list[tuple[int, list[float]]]:
         if self._cuda:
             torch.cuda.synchronize()
-        return self.ready()
+        found = [(step, values.tolist()) for step, values, _ in self._waiting]
+        self._waiting.clear()
+        return found
 
     def forget(self) -> None:
         """Drop what is under way, after a rollback."""

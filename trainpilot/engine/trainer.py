@@ -67,6 +67,9 @@ def train(run: RunDir, resolved: Resolved, *, progress: Progress, stop: StopFlag
             if run.writes:
                 repro.write(run, prepared.table)
             return Trainer(run, prepared, world, phases, progress, stop).run_to_end()
+    except StopRequested as asked:
+        world.tell(asked)
+        raise
     finally:
         world.leave()
 
@@ -105,7 +108,7 @@ class Trainer:
             average=self.average,
             world=world,
         )
-        self.meter = Meter(prepared.arithmetic.device)
+        self.meter = Meter(prepared.arithmetic.device, together=world.size > 1)
         self.recorder = Recorder(
             run,
             progress,
@@ -133,6 +136,7 @@ class Trainer:
             self._train()
             return self._finish()
         except StopRequested as asked:
+            self.world.tell(asked)
             # The unfinished step is abandoned; the last completed one is kept.
             try:
                 self.save()
@@ -158,7 +162,7 @@ class Trainer:
         reading = self.batches.from_step(start)
         try:
             for step, parts in reading:
-                self.stop.check()
+                save, sample = self.world.agree(self.stop, self._asked("save"), self._asked("sample"))
                 measured = self.update.run(step, parts, cancelled=self.stop)
                 if measured is None:
                     self.stop.check()
@@ -166,9 +170,9 @@ class Trainer:
                 self.done = step + 1
                 self.meter.push(self.done, measured)
                 self._tell(self.meter.ready())
-                if self.done in self.saves or self._asked("save"):
+                if self.done in self.saves or save:
                     self.save()
-                if (sampling.every_steps and self.done % sampling.every_steps == 0) or self._asked("sample"):
+                if (sampling.every_steps and self.done % sampling.every_steps == 0) or sample:
                     self.sample()
             self._tell(self.meter.drain())
         finally:
@@ -254,7 +258,6 @@ class Trainer:
             )
             self._initial = {}
         self.saved = self.done
-        self.world.wait()
 
     def _write_lora(self, folder: Path) -> None:
         with evaluation_weights(self.prepared.adapter, self.optimizer, self.average):
@@ -309,7 +312,6 @@ class Trainer:
                 )
                 for number, (prompt, (positive, negative)) in enumerate(zip(prepared.prompts, pairs, strict=True)):
                     self._picture(number, prompt, positive, negative)
-        self.world.wait()
 
     def _picture(self, number: int, prompt: Any, positive: Any, negative: Any) -> None:
         name = f"step-{self.done:08d}_p{number}.png"
