@@ -60,10 +60,13 @@ def resolve(
     notes: list[str] = []
     problems: list[PilotError] = []
     document = read_toml(file) if file else {}
+    settings = from_overrides(overrides)
+    for layer in settings:
+        profile = layer.values.pop("profile", profile)  # --set profile=P is --profile P
     layers, name = _file_layers(workspace, profile, file, document, notes)
     layers += from_environment(environment or {})
     layers += _direct_layers(direct or {})
-    layers += from_overrides(overrides)
+    layers += settings
     values, _, _, _ = stack(layers)
     base = _collect(problems, lambda: _base(workspace, values))
     family = base.family if base else str(values.get("model.family", "auto"))
