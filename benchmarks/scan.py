@@ -55,9 +55,11 @@ def draw(root: Path, count: int) -> None:
 
 def measure(root: Path, workspace: Path, count: int) -> dict[str, float]:
     """In this process: first scan, plan and second scan of `root`; seconds, and memory gained at the peak in bytes."""
-    config = RunConfig(
-        datasets=[{"path": str(root), "captions": {"shuffle": True}}],
-        buckets={"resolution": 256, "step": 32, "min_side": 64, "max_side": 512},
+    config = RunConfig.model_validate(
+        {
+            "datasets": [{"path": str(root), "captions": {"shuffle": True}}],
+            "buckets": {"resolution": 256, "step": 32, "min_side": 64, "max_side": 512},
+        }
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, work = time.perf_counter(), time.process_time()

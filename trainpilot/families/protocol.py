@@ -60,6 +60,7 @@ class Family(Protocol):
     """One model family. Every tensor method is pure: no state, no random draw of its own."""
 
     name: str
+    pipeline: str  # the diffusers pipeline that loads a base of this family, "diffusers.FluxPipeline"
     components: tuple[str, ...]  # ("denoiser", "text_encoder", ...) in the order of Parts.text_encoders
 
     def load(

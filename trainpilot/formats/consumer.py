@@ -19,16 +19,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from trainpilot.families.construction import class_of, configs, instance
+from trainpilot.families.registry import adapter
 from trainpilot.formats import kohya, peft, storage
 from trainpilot.formats.identify import Identified
 from trainpilot.formats.load import LoraFile
 
 NAME = "verify"
-_PIPELINES = {
-    "sd15": "diffusers.StableDiffusionPipeline",
-    "sdxl": "diffusers.StableDiffusionXLPipeline",
-    "flux": "diffusers.FluxPipeline",
-}
 _FULL_FLUX_WIDTH = 3072  # diffusers' reader of Kohya files knows the fused single blocks of the full-size model alone
 
 
@@ -127,7 +123,7 @@ def through_peft(models: Mapping[str, nn.Module], file: LoraFile) -> list[str]:
 
 def pipeline(family: str, models: Mapping[str, nn.Module]) -> Any:
     """A diffusers pipeline of these modules alone: denoiser and text encoders, enough to load a LoRA."""
-    kind = class_of(_PIPELINES[family])
+    kind = class_of(adapter(family).pipeline)
     scheduler = configs(family)["scheduler"]
     given: dict[str, Any] = {name: None for name in ("vae", "tokenizer", "tokenizer_2") if _takes(kind, name)}
     given |= {name: models.get(name) for name in ("text_encoder", "text_encoder_2") if _takes(kind, name)}

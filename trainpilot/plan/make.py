@@ -13,6 +13,7 @@ from trainpilot.config.schema import RunConfig
 from trainpilot.datasets import captions as caption_rules
 from trainpilot.datasets.table import Table
 from trainpilot.families.card import Card
+from trainpilot.formats.names import refuse_unmergeable
 from trainpilot.models.detect import Base
 from trainpilot.plan import caching, memory, network, steps, timing, warn
 from trainpilot.plan.command import command
@@ -50,6 +51,8 @@ def make(
 
     shapes = module_shapes(card, base)
     modules = network.adapted(config, card, shapes)
+    kinds = {component: {m.name for m in modules if m.component == component} for component in card.components}
+    refuse_unmergeable(card.name, {component: (found, config.network.type) for component, found in kinds.items()})
     parameters = card.parameters(base.variant) | (base.parameters if base.layout == "folder" else {})
     trained = sum(module.parameters for module in modules)
     file_bytes = trained * memory.NUMBER_BYTES[config.precision.save]

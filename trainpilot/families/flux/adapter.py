@@ -56,6 +56,7 @@ class Flux:
 
     name = "flux"
     components: tuple[str, ...] = ("denoiser", "text_encoder", "text_encoder_2")
+    pipeline = "diffusers.FluxPipeline"
 
     def load(
         self,
@@ -157,7 +158,7 @@ class Flux:
             "text_encoder_2": miniature.t5_config(32, len(tokenizers["tokenizer_2"])),
             "scheduler": configs(self.name)["scheduler"],
         }
-        return miniature.write(folder, "diffusers.FluxPipeline", components, tokenizers, seed)
+        return miniature.write(folder, self.pipeline, components, tokenizers, seed)
 
 
 FAMILY = Flux()

@@ -22,6 +22,7 @@ class StableDiffusion:
 
     name = "sd15"
     components: tuple[str, ...] = ("denoiser", "text_encoder")
+    pipeline = "diffusers.StableDiffusionPipeline"
 
     def load(
         self,
@@ -90,7 +91,7 @@ class StableDiffusion:
             "scheduler": configs(self.name)["scheduler"],
         }
         tokenizers = {"tokenizer": miniature.clip_tokenizer()}
-        return miniature.write(folder, "diffusers.StableDiffusionPipeline", components, tokenizers, seed)
+        return miniature.write(folder, self.pipeline, components, tokenizers, seed)
 
 
 FAMILY = StableDiffusion()

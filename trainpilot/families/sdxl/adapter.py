@@ -36,6 +36,7 @@ class StableDiffusionXL:
 
     name = "sdxl"
     components: tuple[str, ...] = ("denoiser", "text_encoder", "text_encoder_2")
+    pipeline = "diffusers.StableDiffusionXLPipeline"
 
     def load(
         self,
@@ -111,7 +112,7 @@ class StableDiffusionXL:
             "scheduler": configs(self.name)["scheduler"],
         }
         tokenizers = {"tokenizer": miniature.clip_tokenizer(), "tokenizer_2": miniature.clip_tokenizer()}
-        return miniature.write(folder, "diffusers.StableDiffusionXLPipeline", components, tokenizers, seed)
+        return miniature.write(folder, self.pipeline, components, tokenizers, seed)
 
 
 FAMILY = StableDiffusionXL()
