@@ -116,7 +116,8 @@ def test_a_setting_does_what_it_says(family: str, path: str, tmp_path: Path, mon
     alters = EFFECTS[path].alters
     if alters == "run.wandb":
         stand_in_for_wandb(tmp_path, monkeypatch)
-    assert not same(observed(one, alters), observed(other, alters)), f"{path} does not alter {alters}"
+    before = once(one.family, one.settings, one.data, one.profile, alters)
+    assert not same(before, observed(other, alters)), f"{path} does not alter {alters}"
 
 
 def test_schnell_has_no_embedded_guidance(tmp_path: Path) -> None:
@@ -148,6 +149,12 @@ def has_no_effect(path: str, one: Variant, other: Variant) -> None:
     assert any(path in note and "no effect" in note for note in other.resolved.notes), other.resolved.notes
 
 
+@lru_cache(maxsize=64)
+def once(family: str, settings: tuple[str, ...], data: tuple[str, ...], profile: str, what: str) -> Any:
+    """`observed` of a side that many settings are compared with."""
+    return observed(Variant(family, settings, data, profile), what)
+
+
 def observed(variant: Variant, what: str) -> Any:
     """The named side of a variant: see settings_effects."""
     kind, _, part = what.partition(".")
@@ -166,7 +173,7 @@ def observed(variant: Variant, what: str) -> Any:
     if kind == "file":
         return variant.result[0]
     if kind == "run":
-        return whole_run(variant.settings, part)
+        return whole_run(variant.settings)[part]
     return getattr(variant, what)()
 
 
@@ -189,33 +196,24 @@ def deterministic(variant: Variant) -> bool:
         torch.use_deterministic_algorithms(False)
 
 
-@lru_cache(maxsize=4)
-def whole_run(settings: tuple[str, ...], what: str) -> Any:
+@lru_cache(maxsize=32)
+def whole_run(settings: tuple[str, ...]) -> dict[str, Any]:
     """A run from its folder to its end, and what is there then."""
-    variant = Variant("sd15", settings)
     # The blocks are switched to their compiled form, but no compiler is waited for: that is test_quantize's matter.
-    with (
-        torch._dynamo.config.patch(disable=True),
-        listening() as (url, received),
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    compiling = torch._dynamo.config.patch(disable=True)
+    with compiling, listening() as (url, received), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZORP_HOOK", url)
-        run = RunDir.create(workspace(), variant.resolved)
+        run = RunDir.create(workspace(), Variant("sd15", settings).resolved)
         assert attempt(run).status == "done"
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
-    if what == "told":
-        return len(received)
-    if what == "notices":
-        return [event["text"] for event in events if event["kind"] == "notice" and "compile" in event["text"]]
-    if what == "steps":
-        return [event["step"] for event in events if event["kind"] == "step"]
-    if what == "wandb":
-        return list(getattr(sys.modules.get("wandb"), "told", []))
     places = {"samples": run.samples, "checkpoints": run.checkpoints, "report": run.report, "logs": run.logs}
-    if what in places:
-        return sorted(path.name for path in places[what].glob("*"))
-    assert what == "files"
-    return [path.name.removeprefix(run.name) for path in sorted(run.path.glob("*.safetensors"))]
+    return {name: sorted(path.name for path in folder.glob("*")) for name, folder in places.items()} | {
+        "told": len(received),
+        "notices": [event["text"] for event in events if event["kind"] == "notice" and "compile" in event["text"]],
+        "steps": [event["step"] for event in events if event["kind"] == "step"],
+        "wandb": list(getattr(sys.modules.get("wandb"), "told", [])),
+        "files": [path.name.removeprefix(run.name) for path in sorted(run.path.glob("*.safetensors"))],
+    }
 
 
 def stand_in_for_wandb(folder: Path, patch: pytest.MonkeyPatch) -> None:
