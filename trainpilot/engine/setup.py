@@ -25,6 +25,7 @@ from trainpilot.engine import attention, encode, probe, quantize, sampler
 from trainpilot.engine.adapters import Adapter
 from trainpilot.engine.cache import Cache
 from trainpilot.engine.encoded import Encoded
+from trainpilot.engine.ladder import checkpoint_activations
 from trainpilot.engine.parallel import World
 from trainpilot.engine.step import Arithmetic
 from trainpilot.errors import PilotError
@@ -313,10 +314,7 @@ def _adapter(config: RunConfig, about: Card, family: Family, parts: Parts, phase
     for component, model in models.items():
         model.train()
         if config.memory.gradient_checkpointing:
-            if component == "denoiser":
-                model.enable_gradient_checkpointing()  # type: ignore[operator]
-            else:
-                model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            checkpoint_activations(component, model)
     count = sum(parameter.numel() for parameter in adapter.parameters())
     phases.say(f"adapter: {config.network.type}, {count / 1e6:.2f} M parameters in {', '.join(models)}")
     return adapter

@@ -1,12 +1,11 @@
 """One optimizer update: noise, forward, loss, backward, clip, update. Used by the trainer and by the benchmarks.
 
-Nothing in here waits for the device: what a step measures (loss, gradient norm) stays there until `Meter` finds it
+Nothing in here waits for the device: what a step measures (loss, gradient norm) stays there until `meter.py` finds it
 finished. Random draws are functions of (seed, step, slot), made per sample on the device.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from trainpilot.config.schema import RunConfig
 from trainpilot.engine.adapters import Adapter
 from trainpilot.engine.batches import Batch
 from trainpilot.engine.encode import encode_images_now
+from trainpilot.engine.ladder import Ladder
 from trainpilot.engine.losses import per_sample_loss
 from trainpilot.engine.noise import make_noise, mix, perturb
 from trainpilot.engine.parallel import World
@@ -58,17 +58,20 @@ class Step:
         text: TextOptions,
         average: Average | None = None,
         world: World | None = None,
+        ladder: Ladder | None = None,
     ) -> None:
+        """ladder: what gives way where memory runs out; without one the error is raised."""
         self.config, self.family, self.parts = config, family, parts
         self.adapter, self.optimizer, self.schedule = adapter, optimizer, schedule
         self.arithmetic, self.text, self.average = arithmetic, text, average
-        self.world = world or World()
+        self.world, self.ladder = world or World(), ladder
         self.parameters = adapter.parameters()
         # Half precision needs its gradients scaled; bf16 has the range of fp32.
         self.scaler = torch.amp.GradScaler(
             arithmetic.device.type, enabled=arithmetic.autocast == torch.float16 and arithmetic.device.type == "cuda"
         )
         self.rate_factor = 1.0
+        self.rates: list[float] = []  # of the optimizer's groups, in the update made last
         self._dropout = config.network.dropout > 0
         self._frozen_text = False
 
@@ -80,22 +83,17 @@ class Step:
         """
         config = self.config
         self._freeze_text_encoders(step)
-        total = torch.zeros((), device=self.arithmetic.device)
-        for batch in batches:
-            if self.world.size == 1 and cancelled():
-                self.optimizer.zero_grad(set_to_none=True)
-                return None
-            with self.arithmetic.attention():
-                # Around the backward pass too: checkpointed blocks compute their attention again in it.
-                loss = self.loss(step, batch)
-                self.scaler.scale(loss).backward()
-            total += loss.detach()
-        total = self.world.sum_gradients(self.parameters, total)
+        total = self._gradients(step, batches, cancelled)
+        if total is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            return None
+        total = self.world.sum_gradients([p for p in self.parameters if p.requires_grad], total)
         self.scaler.unscale_(self.optimizer)
         most = config.optimizer.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, most if most > 0 else float("inf"))
         if self.rate_factor != 1.0:
             self._scale_rates()
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -105,6 +103,29 @@ class Step:
         if self.average is not None:
             self.average.update(step + 1)
         return torch.stack([total.float(), norm.float()])
+
+    def _gradients(self, step: int, batches: Sequence[Batch], cancelled: Callable[[], bool]) -> Tensor | None:
+        """Add up the gradients of the step, and return its loss; None where it was cancelled."""
+        while True:
+            pieces = self.ladder.pieces if self.ladder else 1
+            total = torch.zeros((), device=self.arithmetic.device)
+            try:
+                for batch in batches:
+                    for piece in batch.split(pieces):
+                        if self.world.size == 1 and cancelled():
+                            return None
+                        with self.arithmetic.attention():
+                            # Around the backward pass too: checkpointed blocks compute their attention again in it.
+                            loss = self.loss(step, piece)
+                            self.scaler.scale(loss).backward()
+                        total += loss.detach()
+                return total
+            except torch.OutOfMemoryError:
+                # What was added so far is dropped and the step is made anew: its draws are functions of the step.
+                self.optimizer.zero_grad(set_to_none=True)
+                if self.ladder is None:
+                    raise
+            self.ladder.climb(max(len(batch.slots) for batch in batches))
 
     def loss(self, step: int, batch: Batch) -> Tensor:
         """The batch's share of the step's loss: sum of its weighted per-sample losses over the samples of the step."""
@@ -118,8 +139,8 @@ class Step:
             x_t = mix(x0, perturb(eps, draws, config.noise), levels)
             target = family.target(parts, x0, eps, levels)
         if self._dropout:
-            # Dropout inside the model draws from the global stream: make that a function of step and place too.
-            torch.manual_seed(draw_seed(config.run.seed, "dropout", step, batch.place))
+            # Dropout inside the model draws from the global stream: make that a function of step and slot too.
+            torch.manual_seed(draw_seed(config.run.seed, "dropout", step, batch.slots[0]))
         with self.arithmetic.context():
             conditioning = self._conditioning(batch)
             prediction = family.predict(parts, x_t, levels, conditioning, batch.sizes, config.noise)
@@ -167,54 +188,3 @@ class Step:
 
 def _normal(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
-
-
-_BEHIND = 2  # steps under way while processes that train together read: the device never runs dry
-
-
-class Meter:
-    """Brings measurements from the device to the host without making either wait.
-
-    `push` starts a copy; `ready` returns those that have arrived, in order; `drain` waits for the rest. Several
-    processes that train together must see a number at the same step: `ready` then returns all but the newest two.
-    """
-
-    def __init__(self, device: torch.device, *, together: bool = False) -> None:
-        self._cuda, self._together = device.type == "cuda", together
-        self._waiting: deque[tuple[int, Tensor, Any]] = deque()
-
-    def push(self, step: int, values: Tensor) -> None:
-        event = None
-        if self._cuda:
-            values = values.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self._waiting.append((step, values, event))
-
-    def ready(self) -> list[tuple[int, list[float]]]:
-        found = []
-        while self._waiting and self._arrived():
-            step, values, _ = self._waiting.popleft()
-            found.append((step, values.tolist()))
-        return found
-
-    def _arrived(self) -> bool:
-        event = self._waiting[0][2]
-        if not self._together:
-            return event is None or event.query()
-        if len(self._waiting) <= _BEHIND:
-            return False
-        if event is not None:
-            event.synchronize()
-        return True
-
-    def drain(self) -> list[tuple[int, list[float]]]:
-        if self._cuda:
-            torch.cuda.synchronize()
-        found = [(step, values.tolist()) for step, values, _ in self._waiting]
-        self._waiting.clear()
-        return found
-
-    def forget(self) -> None:
-        """Drop what is under way, after a rollback."""
-        self._waiting.clear()

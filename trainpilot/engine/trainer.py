@@ -17,10 +17,12 @@ from trainpilot.engine import checkpoints, compiling, optimizers, result, sample
 from trainpilot.engine.batches import Batches
 from trainpilot.engine.cache import Cache
 from trainpilot.engine.checkpoints import Snapshot
+from trainpilot.engine.ladder import Ladder
+from trainpilot.engine.meter import Meter, Row
 from trainpilot.engine.parallel import World
 from trainpilot.engine.recorder import Recorder
 from trainpilot.engine.setup import Phases, Prepared, prepare
-from trainpilot.engine.step import Meter, Step
+from trainpilot.engine.step import Step
 from trainpilot.engine.weights import Average, evaluation_weights
 from trainpilot.errors import ExitCode, RunFailed
 from trainpilot.evaluate import report, strengths
@@ -107,6 +109,7 @@ class Trainer:
             text=prepared.text,
             average=self.average,
             world=world,
+            ladder=Ladder(prepared.adapter.models, phases.say, checkpointing=config.memory.gradient_checkpointing),
         )
         self.meter = Meter(prepared.arithmetic.device, together=world.size > 1)
         self.recorder = Recorder(
@@ -168,7 +171,7 @@ class Trainer:
                     self.stop.check()
                     continue
                 self.done = step + 1
-                self.meter.push(self.done, measured)
+                self.meter.push(self.done, measured, self.update.rates)
                 self._tell(self.meter.ready())
                 if self.done in self.saves or save:
                     self.save()
@@ -181,13 +184,12 @@ class Trainer:
     def _asked(self, kind: str) -> bool:
         return self.run.writes and self.run.requests.take(kind)
 
-    def _tell(self, rows: list[tuple[int, list[float]]]) -> None:
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        for step, (loss, norm) in rows:
+    def _tell(self, rows: list[Row]) -> None:
+        for row in rows:
             # Scaled fp16 gradients overflow now and then; the scaler skips such an update by itself.
-            if not math.isfinite(loss) or (not math.isfinite(norm) and not self.update.scaler.is_enabled()):
-                raise Diverged(step, f"loss {loss:g}, gradient norm {norm:g}")
-            self.recorder.step(step, loss, norm, rates, self.batches.epoch_of(step - 1))
+            if not math.isfinite(row.loss) or (not math.isfinite(row.norm) and not self.update.scaler.is_enabled()):
+                raise Diverged(row.step, f"loss {row.loss:g}, gradient norm {row.norm:g}")
+            self.recorder.step(row.step, row.loss, row.norm, row.rates, self.batches.epoch_of(row.step - 1))
 
     def _require_finite(self) -> None:
         """Raise Diverged rather than keep or show what is not finite.
