@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from runner import PATIENCE, Runner
 from tiny_runs import again, differing, final_tensors, make, trained
 
 from trainpilot.engine import checkpoints
 from trainpilot.engine.checkpoints import Snapshot
-from trainpilot.runs.rundir import RunDir
 
 STEPS = 10
 SETTINGS = (
@@ -32,41 +32,16 @@ SETTINGS = (
     "saving.every_steps=1",
     "saving.keep=2",
 )
-PATIENCE = 120.0  # seconds until a process that does nothing fails the test
 
 
-class Runner:
-    """Starts a run in a process of its own and kills it at a chosen moment."""
-
-    def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("run_forks.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, run: RunDir) -> int:
-        assert self.server.stdin is not None and self.server.stdout is not None
-        self.server.stdin.write(f"{run.path}\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def wait(self) -> int:
-        """The exit status of the last run started; negative for a signal."""
-        assert self.server.stdout is not None
-        return int(self.server.stdout.readline())
-
-    def close(self) -> None:
-        assert self.server.stdin is not None
-        self.server.stdin.close()
-        self.server.wait(PATIENCE)
+@pytest.fixture(autouse=True)
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other runs on this machine are not waited for."""
+    monkeypatch.setenv("PILOT_LOCKS", str(tmp_path / "locks"))
 
 
 @pytest.fixture
-def runner() -> Iterator[Runner]:
+def runner(_own_locks: None) -> Iterator[Runner]:
     made = Runner()
     yield made
     made.close()
@@ -167,8 +142,9 @@ def _save_for_ever(folder: Path, first: int, told: int) -> None:
 
 def test_of_two_hundred_kills_while_saving_none_costs_a_checkpoint(tmp_path: Path) -> None:
     draws = random.Random(200)
+    folder = tmp_path / "checkpoints"
     began = time.monotonic()
-    checkpoints.save(tmp_path, _numbered(1), lambda to: None, keep=2)
+    checkpoints.save(folder, _numbered(1), lambda to: None, keep=2)
     typical = time.monotonic() - began
     last, inside = 1, 0
     for _ in range(200):
@@ -176,7 +152,7 @@ def test_of_two_hundred_kills_while_saving_none_costs_a_checkpoint(tmp_path: Pat
         pid = os.fork()
         if pid == 0:
             try:
-                _save_for_ever(tmp_path, last + 1, told)
+                _save_for_ever(folder, last + 1, told)
             finally:
                 os._exit(3)  # only a kill ends it otherwise
         os.close(told)
@@ -186,9 +162,9 @@ def test_of_two_hundred_kills_while_saving_none_costs_a_checkpoint(tmp_path: Pat
         with os.fdopen(reading, "rb") as pipe:
             returned = pipe.read()[-8:]
         promised = int.from_bytes(returned, "big") if returned else last
-        inside += any(path.name.startswith(".") for path in tmp_path.iterdir())
+        inside += any(path.name.startswith(".") for path in folder.iterdir())
 
-        found = checkpoints.newest(tmp_path)
+        found = checkpoints.newest(folder)
         assert found is not None
         kept, _, notes = found
         assert notes == []
