@@ -1,8 +1,9 @@
-"""The tiny models and runs of the engine's tests are at hand here too."""
+"""The tiny models and runs of the engine's tests and the base models of the unit tests are at hand here too."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).parents[1] / "engine"))
+for room in ("engine", "unit"):
+    sys.path.insert(1, str(Path(__file__).parents[1] / room))

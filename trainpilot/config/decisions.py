@@ -10,8 +10,10 @@ from trainpilot.config.describe import both
 from trainpilot.config.layers import Layer
 from trainpilot.config.schema import RunConfig
 from trainpilot.errors import PilotError
-from trainpilot.families.card import Card
+from trainpilot.families.card import Card, cards
+from trainpilot.formats.identify import family_of, identify, naming_of
 from trainpilot.models.detect import Base
+from trainpilot.models.safetensors_header import read_header
 from trainpilot.workspace import Workspace
 
 DECIDED = "decided"
@@ -161,3 +163,43 @@ def paths(
         given = getattr(section, key)
         if given:
             setattr(section, key, locate(path, given, *places(), what=what))
+    if config.network.init_from and Path(config.network.init_from).is_file():
+        _warm_start(config, Path(config.network.init_from), problems)
+
+
+def _warm_start(config: RunConfig, path: Path, problems: list[PilotError]) -> None:
+    """Refuse a LoRA to begin from that cannot fit, before anything is encoded for it; the engine looks closer."""
+    network = config.network
+    known = cards()
+    try:
+        header = read_header(path)
+        naming = naming_of(path, list(header.tensors))
+    except PilotError as problem:
+        problems.append(PilotError("network.init_from", f"{path}: {problem.given}", problem.allowed, problem.remedy))
+        return
+    try:
+        family = family_of(path, header, naming)
+    except PilotError:
+        return  # the file does not tell, as many do not; whether its modules fit is seen when it is loaded
+    if config.model.family in known and family != config.model.family:
+        problems.append(
+            PilotError(
+                "network.init_from",
+                f"{path} is a LoRA for {known[family].label}",
+                f"a LoRA for {known[config.model.family].label}, as model.base is",
+                "Take another file, or the base model it was made for.",
+            )
+        )
+        return
+    found = identify(path)
+    ranks = " and ".join(map(str, found.ranks))
+    fits = found.kind != "lora" or network.block_ranks or network.rank in found.ranks
+    if found.kind != network.type or not fits:
+        problems.append(
+            PilotError(
+                "network.init_from",
+                f"{path} is a {found.kind} of rank {ranks}",
+                f"a {network.type} of rank {network.rank}",
+                f"Set network.type={found.kind} and network.rank to that of the file, or take another file.",
+            )
+        )
