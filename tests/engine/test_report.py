@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from miniatures import EVERYTHING, tiny
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from tiny_runs import again, attempt, make
 
 from trainpilot.config.prompts import of_run
@@ -159,8 +160,11 @@ def test_a_stopped_comparison_is_finished_on_resume() -> None:
     assert len(kept) == 3 and not (run.report / "index.html").exists()
     # A picture made from other weights does not count, and neither does a damaged one.
     first, second, third = sorted(kept)
-    with Image.open(second) as other:
-        other.save(second)
+    with Image.open(second) as made:
+        making = json.loads(made.text["making"])
+        other, text = ImageOps.invert(made.convert("RGB")), PngInfo()
+    text.add_itxt("making", json.dumps(making | {"weights": "other"}, sort_keys=True))
+    other.save(second, pnginfo=text)
     third.write_bytes(third.read_bytes()[:60])
     run = again(run)
     assert attempt(run).status == "done"
