@@ -233,5 +233,5 @@ def test_ticks_are_round_and_inside(low: float, span: float) -> None:
     if high - low < 1e-9 * max(abs(low), abs(high)):
         return
     found = ticks(low, high)
-    assert 1 <= len(found) <= 6
+    assert 1 <= len(found) <= 7
     assert all(low - 1e-6 * span <= value <= high + 1e-6 * span for value in found)

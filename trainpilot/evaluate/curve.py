@@ -14,19 +14,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses by optimizer step, ascending, as told and smoothed. window: steps told for one drawn point."""
+    """Losses by optimizer step, ascending, as told and smoothed. window: steps told for one drawn point.
+
+    first: mean over the first tenth of the run, at least one step; last: the smoothed loss at its end.
+    """
 
     raw: list[Point]
     smooth: list[Point]
     window: int
-
-    @property
-    def first(self) -> float:
-        return self.smooth[0][1]
-
-    @property
-    def last(self) -> float:
-        return self.smooth[-1][1]
+    first: float
+    last: float
 
 
 def curve(points: Sequence[Point]) -> Curve | None:
@@ -45,7 +42,9 @@ def curve(points: Sequence[Point]) -> Curve | None:
         total, weight = keep * total + (1 - keep) * loss, keep * weight + (1 - keep)
         smooth.append((step, total / weight))
     window = -(-len(known) // POINTS)
-    return Curve(_binned(known, window), _binned(smooth, window), window)
+    early = known[: max(len(known) // 10, 1)]
+    first = sum(loss for _, loss in early) / len(early)
+    return Curve(_binned(known, window), _binned(smooth, window), window, first, smooth[-1][1])
 
 
 def _binned(points: Sequence[Point], window: int) -> list[Point]:
@@ -55,7 +54,7 @@ def _binned(points: Sequence[Point], window: int) -> list[Point]:
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten apart) from low to high, some `about` of them."""
     span = (high - low) / about
     if span <= 0:
@@ -89,7 +88,7 @@ def svg(drawn: Curve) -> str:
     grid = "".join(f'<path class="grid" d="M0 {y(value):.1f}H1000"/>' for value in levels)
     beside = "".join(f'<span style="top:{y(value) / 3:.2f}%">{escape(f"{value:.3g}")}</span>' for value in levels)
     below = "".join(f'<span style="left:{x(step) / 10:.2f}%">{step:,.0f}</span>' for step in places)
-    told = f"Loss from step {first:,.0f} to {last:,.0f}: smoothed {drawn.first:.4g} at first, {drawn.last:.4g} at last"
+    told = f"Loss from step {first:,.0f} to {last:,.0f}: {drawn.first:.4g} over the first tenth, then {drawn.last:.4g}"
     return (
         f'<div class="chart"><div class="levels" aria-hidden="true">{beside}</div>'
         f'<svg viewBox="0 0 1000 300" preserveAspectRatio="none" role="img" aria-label="{escape(told)}">{grid}'
