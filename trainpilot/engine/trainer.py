@@ -160,8 +160,8 @@ class Trainer:
     def _pass_over(self, start: int) -> None:
         sampling = self.config.sampling
         self.recorder.begin(start)
-        if start == 0 and sampling.every_steps and sampling.at_start and self.done < self.steps:
-            self.sample()
+        if sampling.every_steps and (start % sampling.every_steps == 0 if start else sampling.at_start):
+            self.sample()  # after a stop: what was not painted yet
         reading = self.batches.from_step(start)
         try:
             for step, parts in reading:
