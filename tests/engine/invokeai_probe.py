@@ -36,7 +36,8 @@ def probe(path: Path) -> dict[str, object]:
         layers[name] = {"kind": type(layer).__name__, "rank": layer._rank(), "scale": layer.scale()}
         if index % EVERY == 0:
             change = layer.get_weight(torch.empty(0)) * layer.scale()
-            layers[name] |= {"norm": float(change.norm(dtype=torch.float64)), "sum": float(change.sum(dtype=torch.float64))}
+            exact = change.double()
+            layers[name] |= {"norm": float(exact.norm()), "sum": float(exact.sum())}
     kind = {"class": type(found).__name__, "base": found.base.value, "type": found.type.value}
     return {**kind, "format": found.format.value, "layers": layers}
 
