@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import os
 import statistics
 import tempfile
@@ -163,6 +162,7 @@ def prepared_run(root: Path, base: Path, side: int, steps: int, batch: int, tens
         "buckets.resolution": side,
         "buckets.min_side": side // 2,
         "network.rank": 16,
+        "optimizer.name": "adamw",
         "optimizer.learning_rate": "1e-4",
         "sampling.every_steps": 0,
         "sampling.evaluate_at_end": "false",
@@ -290,7 +290,6 @@ def main(given: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    logging.disable(logging.WARNING)
     figures: list[Figure] = []
     rows: list[dict[str, object]] = []
     base = args.base or (PILOT_TINY if PILOT_TINY.is_dir() else None)
