@@ -88,7 +88,8 @@ EFFECTS: dict[str, Effect] = {
     "text_encoder.clip_tokens": Effect("150", "loss"),
     "text_encoder.t5_tokens": Effect("16", "loss"),
     # --- network
-    "network.type": Effect("dora", "plan.parameters"),
+    # all_linear: dora has to cover the whole of a matrix that the original FLUX has in one piece
+    "network.type": Effect("dora", "plan.parameters", ("network.targets=all_linear",)),
     "network.rank": Effect("8", "plan.parameters"),
     "network.alpha": Effect("4", "gradient"),
     "network.conv_rank": Effect("2", "plan.modules"),
