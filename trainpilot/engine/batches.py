@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainpilot.config.schema import RunConfig
+from trainpilot.config.schema import Captions, RunConfig
 from trainpilot.datasets import captions, images
 from trainpilot.datasets.table import Sample, Table
 from trainpilot.engine.encode import read_pixels
@@ -98,6 +98,7 @@ class Batches:
         self.steps_per_epoch = math.ceil(table.batches_per_epoch(config.training.batch_size) / self._per_step)
         self._epoch = lru_cache(maxsize=2)(self._epoch_batches)
         self._pin = torch.cuda.is_available()
+        self._drawn = [_draws(dataset.captions) for dataset in config.datasets]
 
     def _epoch_batches(self, epoch: int) -> list[list[int]]:
         return self.table.batches(epoch, self.config.run.seed, self.config.training.batch_size)
@@ -158,9 +159,12 @@ class Batches:
         return int(draws.integers(0, across + 1)), int(draws.integers(0, down + 1))
 
     def _caption(self, sample: Sample, step: int, slot: int) -> str:
+        rules = self.config.datasets[sample.dataset].captions
+        if not self._drawn[sample.dataset]:
+            return captions.fixed(sample.caption, rules)
         return captions.apply(
             sample.caption,
-            self.config.datasets[sample.dataset].captions,
+            rules,
             stream(self.config.run.seed, "caption", step, slot),
             step=step,
             total_steps=self.steps,
@@ -217,6 +221,11 @@ class Batches:
                 for _, futures in waiting:
                     for future in futures:
                         future.cancel()
+
+
+def _draws(rules: Captions) -> bool:
+    """Whether a caption depends on anything but itself."""
+    return bool(captions.is_dynamic(rules)) or rules.dropout_rate > 0 or rules.dropout_every_n_epochs > 0
 
 
 def _told(sample: Sample, crop: tuple[int, int], flip: bool) -> tuple[float, ...]:
