@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from . import card, clip, demo_data, generate, measure, tokenizer, unet, vae
+from . import card, clip, demo_data, generate, measure, scenes, tokenizer, unet, vae
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "workspace-template"
 STAGES = ("tokenizer", "demo-data", "vae", "unet", "clip", "measure", "install")
@@ -23,6 +23,7 @@ def _measure(work: Path) -> None:
         "guidance": generate.GUIDANCE,
         "pixels": measure.accuracy(pictures, wanted),
         "clip": clip.accuracy(work / "clip", pictures, wanted),
+        "clip_on_drawings": clip.accuracy(work / "clip", [scenes.draw(scene) for scene in wanted], wanted),
         "vae_demo_db": vae.demo_quality(work / "export" / "vae"),
     }
     generate.sheet(pictures[:48], work / "sheet.png")

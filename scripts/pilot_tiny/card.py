@@ -13,6 +13,16 @@ def _row(name: str, found: dict[str, float]) -> str:
     return f"| {name} | {cells} |"
 
 
+TARGET = 0.9  # share of right attributes that the model is meant to reach
+
+
+def _standing(found: dict[str, float]) -> str:
+    if found["all"] >= TARGET:
+        return "It meets its target."
+    weak = [key for key in ("shape", "colour", "position", "background") if found[key] < TARGET]
+    return f"This is a first version, short of its target of {100 * TARGET:.0f}%: weak in {' and '.join(weak)}."
+
+
 def write(models: Path, quality: dict[str, Any]) -> None:
     """README.md of both models below `models`."""
     tiny, clip = models / "pilot-tiny", models / "pilot-tiny-clip"
@@ -41,7 +51,7 @@ every real drawing) and by pilot-tiny-clip:
 
 {table}
 
-The VAE gives back the demo pictures, which it never saw, with {quality["vae_demo_db"]:.1f} dB on average.
+{_standing(quality["pixels"])} The VAE gives back the demo pictures, which it never saw, with {quality["vae_demo_db"]:.1f} dB on average.
 
 ## Limits
 64x64 pixels, flat drawings, eight shapes, one or two at a time. It knows nothing of the world.
@@ -54,6 +64,7 @@ A CLIP of {_size(clip):.1f} MB (fp16, transformers' CLIPModel) on the scenes of 
 image features without a download. Licence: Apache-2.0. Made by `python -m scripts.pilot_tiny clip`.
 
 Asked which of an attribute's words fits a generated scene best, it agrees with the caption for
-{100 * quality["clip"]["all"]:.1f}% (mean over shape, colour, position and background of {quality["scenes"]} scenes).
+{100 * quality["clip"]["all"]:.1f}% (mean over shape, colour, position and background of {quality["scenes"]} scenes); of the
+real drawings of these captions, for {100 * quality["clip_on_drawings"]["all"]:.1f}%.
 """
     )
