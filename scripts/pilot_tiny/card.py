@@ -51,7 +51,8 @@ every real drawing) and by pilot-tiny-clip:
 
 {table}
 
-{_standing(quality["pixels"])} The VAE gives back the demo pictures, which it never saw, with {quality["vae_demo_db"]:.1f} dB on average.
+{_standing(quality["pixels"])}
+The VAE gives back the demo pictures, which it never saw, with {quality["vae_demo_db"]:.1f} dB on average.
 
 ## Limits
 64x64 pixels, flat drawings, eight shapes, one or two at a time. It knows nothing of the world.
@@ -64,7 +65,7 @@ A CLIP of {_size(clip):.1f} MB (fp16, transformers' CLIPModel) on the scenes of 
 image features without a download. Licence: Apache-2.0. Made by `python -m scripts.pilot_tiny clip`.
 
 Asked which of an attribute's words fits a generated scene best, it agrees with the caption for
-{100 * quality["clip"]["all"]:.1f}% (mean over shape, colour, position and background of {quality["scenes"]} scenes); of the
-real drawings of these captions, for {100 * quality["clip_on_drawings"]["all"]:.1f}%.
+{100 * quality["clip"]["all"]:.1f}% (mean over shape, colour, position and background of {quality["scenes"]} scenes);
+of the real drawings of these captions, for {100 * quality["clip_on_drawings"]["all"]:.1f}%.
 """
     )

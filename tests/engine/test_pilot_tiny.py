@@ -21,17 +21,24 @@ TINY, CLIP = MODELS / "pilot-tiny", MODELS / "pilot-tiny-clip"
 TOKENIZER = CLIPTokenizer.from_pretrained(TINY / "tokenizer")
 
 
+LEARNT = {"colour": 0.6, "background": 0.9}
+"""What this version has learnt, with bounds well below the card's figures for 200 scenes; chance is 0.13 and 0.1.
+Shape and position are not learnt yet (the card says so), so that nothing is claimed of them here."""
+
+
 def test_it_draws_what_captions_say() -> None:
-    """24 scenes the training never named as such; the bound is far below the card's figure for 200."""
+    """24 scenes, measured by the pixels and by the CLIP."""
     wanted = measure.measured_scenes(24, seed="test of pilot-tiny")
     pictures = generate.pictures(TINY, wanted, seed=1000)
-    assert measure.accuracy(pictures, wanted)["all"] >= 0.4
-    assert clip.accuracy(CLIP, pictures, wanted)["all"] >= 0.35
+    pixels, fits = measure.accuracy(pictures, wanted), clip.accuracy(CLIP, pictures, wanted)
+    assert {name: pixels[name] for name, least in LEARNT.items() if pixels[name] < least} == {}
+    assert {name: fits[name] for name, least in LEARNT.items() if fits[name] < least - 0.2} == {}
 
 
 def test_the_clip_reads_real_drawings() -> None:
     wanted = measure.measured_scenes(40, seed="test of the CLIP")
-    assert clip.accuracy(CLIP, [scenes.draw(scene) for scene in wanted], wanted)["all"] >= 0.5
+    fits = clip.accuracy(CLIP, [scenes.draw(scene) for scene in wanted], wanted)
+    assert {name: fits[name] for name in LEARNT if fits[name] < 0.95} == {}
 
 
 def test_the_vae_carries_the_demo_character() -> None:
