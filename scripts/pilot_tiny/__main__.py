@@ -1,4 +1,4 @@
-"""`python -m scripts.pilot_tiny STAGE`: tokenizer, vae, unet, clip, demo-data, measure, install, or all in order.
+"""`python -m scripts.pilot_tiny STAGE`: tokenizer, demo-data, vae, clip, unet, measure, install, or all in order.
 
 Needs the training packages (`bash scripts/setup.sh`), no network and no GPU; two cores need about two hours for all.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from . import card, clip, demo_data, generate, measure, scenes, tokenizer, unet, vae
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "workspace-template"
-STAGES = ("tokenizer", "demo-data", "vae", "unet", "clip", "measure", "install")
+# The U-Net takes its text encoder from the CLIP, which therefore comes first.
+STAGES = ("tokenizer", "demo-data", "vae", "clip", "unet", "measure", "install")
 
 
 def _measure(work: Path) -> None:
