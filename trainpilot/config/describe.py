@@ -172,11 +172,6 @@ def unknown_key(prefix: str, key: str, siblings: Iterable[str]) -> str:
     return "Remove it, or see `trainpilot train --help` and the settings reference for the names."
 
 
-def is_size(value: object) -> bool:
-    """Whether a value is a (width, height) pair."""
-    return isinstance(value, tuple) and len(value) == 2
-
-
 def both(size: int | Size) -> Size:
     """A training size as (width, height); one number means a square."""
     return (size, size) if isinstance(size, int) else size
