@@ -1,1 +1,1 @@
-"""What pages and API both show: pydantic models and plain functions of the workspace, one file a subject. No Flask here."""
+"""What pages and API both show: pydantic models and plain functions of the workspace, one file a subject. No Flask."""
