@@ -15,7 +15,7 @@ from trainpilot.runs.atomic import read_json, write_beside
 from trainpilot.runs.process import monotonic
 
 if TYPE_CHECKING:
-    from trainpilot.runs.rundir import RunDir
+    from trainpilot.runs.taskdir import TaskDir
 
 KINDS = ("stop", "save", "sample")
 GAP = 0.25  # seconds between two looks at the disk
@@ -24,7 +24,7 @@ GAP = 0.25  # seconds between two looks at the disk
 class Requests:
     """The run's end. Looking costs nothing until a quarter of a second has passed since the last look."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: TaskDir) -> None:
         self._folder, self._attempt = run.path / "requests", run.attempt
         self._tell: Callable[[str], None] = lambda text: run.events.append("notice", text=text)
         self._looked = dict.fromkeys(KINDS, float("-inf"))

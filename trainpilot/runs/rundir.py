@@ -1,53 +1,41 @@
 """A run's folder: made once, opened by everybody, run by one process at a time.
 
-`RunDir.create` makes it from a resolved configuration; `begin_attempt` takes its lock and `finish` writes what
-became of it. The verbs, the trainer and the worker use it; the panel reads the same files.
+`RunDir.create` makes it from a resolved configuration; its life, from the lock to the last word, is that of every
+long task (`taskdir`). The verbs, the trainer and the worker use it; the panel reads the same files.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainpilot.config.schema import RunConfig
-from trainpilot.errors import ExitCode, PilotError, RunFailed
+from trainpilot.errors import PilotError
 from trainpilot.runs import notify
-from trainpilot.runs.events import EventLog
-from trainpilot.runs.job import Job, Status, mark
-from trainpilot.runs.locks import FolderLock
-from trainpilot.runs.process import Identity
-from trainpilot.runs.requests import Requests
-from trainpilot.runs.secrets import redact
-from trainpilot.runs.state import StateFile
+from trainpilot.runs.job import Job, Status
 from trainpilot.runs.stop import stop_grace
+from trainpilot.runs.taskdir import TaskDir, claim
 from trainpilot.template import check_writable
 from trainpilot.workspace import Workspace
 
 if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
 
-LONGEST_NAME = 100
-STARTED_BY = "PILOT_STARTED_BY"  # the worker sets it for the trainers it starts
 _CONFIG = re.compile(r"run(?:\.(\d+))?\.toml")
 
 
-class RunDir:
-    """One run. Paths are absolute; `attempt` is 0 until `begin_attempt`, then counts from 1."""
+class RunDir(TaskDir):
+    """One training run, in outputs/."""
+
+    WORD: ClassVar[str] = "run"
 
     def __init__(self, path: Path, workspace: Workspace, resolved: Resolved) -> None:
-        self.path, self.workspace, self.resolved = path, workspace, resolved
-        self.attempt = 0
-        self.writes = True  # false in the further processes of one run over several devices
-        self.notes: list[str] = []
-        self.lock = FolderLock(path / "run.lock")
-        self.events = EventLog(path / "events.jsonl")
-        self.state = StateFile(path / "state.json")
-        self._requests: Requests | None = None
+        super().__init__(path, workspace)
+        self.resolved = resolved
 
     @classmethod
     def create(cls, workspace: Workspace, resolved: Resolved, plan: Mapping[str, Any] | None = None) -> RunDir:
@@ -58,7 +46,7 @@ class RunDir:
         check_writable(workspace)
         wanted = resolved.config.run.name or _invented(resolved.config)
         workspace.outputs.mkdir(parents=True, exist_ok=True)
-        path = _claim(workspace.outputs, wanted)
+        path = claim(workspace.outputs, wanted)
         named = resolved.config.model_copy(deep=True)
         named.run.name = path.name
         source = resolved.sources.get("run.name", "default") if path.name == wanted else "made unique"
@@ -87,7 +75,7 @@ class RunDir:
             workspace = Workspace(path.parent.parent) if path.parent.name == "outputs" else Workspace.find()
         run = cls(path, workspace, load(configs[-1]))
         job = Job.read(path)
-        run.attempt = run.events.attempt = run.state.attempt = job.attempts if job else 0
+        run._count(job.attempts if job else 0)
         return run
 
     @classmethod
@@ -101,10 +89,6 @@ class RunDir:
         names = [path.name for path in folders(workspace)]
         remedy = did_you_mean(given, names, "Choose one of these, or name a run folder.")
         raise PilotError("run", given, ", ".join(names[-20:]) or f"none yet in {workspace.outputs}", remedy)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
     @property
     def config(self) -> RunConfig:
@@ -128,29 +112,13 @@ class RunDir:
         return self.path / "report"
 
     @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
     def result(self) -> Path:
         """The finished LoRA."""
         return self.path / f"{self.name}.safetensors"
 
     @property
-    def requests_folder(self) -> Path:
-        return self.path / "requests"
-
-    @property
-    def requests(self) -> Requests:
-        """What others ask of the present attempt."""
-        if self._requests is None:
-            self._requests = Requests(self)
-        return self._requests
-
-    @property
-    def job(self) -> Job | None:
-        """What job.json says now."""
-        return Job.read(self.path)
+    def places(self) -> dict[str, Path]:
+        return {"result": self.result, "samples": self.samples, "report": self.report, **super().places}
 
     def change(self, resolved: Resolved) -> Path:
         """Resume with changes: the configuration from the next attempt on, as run.2.toml, run.3.toml ..."""
@@ -160,82 +128,9 @@ class RunDir:
         self.resolved = resolved
         return path
 
-    def hold(self) -> None:
-        """Take the run's lock. PilotError names the process that has it."""
-        if not self.lock.acquire():
-            raise self._held_by_another()
-        self.notes += self.lock.notes
-        self.lock.notes.clear()
-
-    def queue(self, reason: str = "") -> None:
-        """Mark the run as waiting for the worker. PilotError where another process runs it."""
-        self._mark("queued", reason, process=None, exit_code=None, failures=0)
-
-    def retire(self, reason: str, exit_code: ExitCode) -> None:
-        """Mark a run that no process runs as stopped. PilotError where one does."""
-        self._mark("stopped", reason, process=None, exit_code=int(exit_code))
-
-    def wait_for(self, device: str) -> None:
-        """Say that this process holds the run and waits for a device that another run uses."""
-        by = os.environ.get(STARTED_BY, "shell")
-        reason = f"waits for device {device}"
-        self._mark("queued", reason, process=Identity.own(), device=device, by=by, exit_code=None)
-
-    def _mark(self, status: Status, reason: str, **fields: Any) -> None:
-        if not mark(self.path, self.lock, status, reason, **fields):
-            raise self._held_by_another()
-
-    def _held_by_another(self) -> PilotError:
-        holder = Identity.parse(self.lock.holder().get("holder"))
-        who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-        given, remedy = f"{who} is running it", f"Follow it in {self.log}."
-        return PilotError(f"run {self.name}", given, "one process for each run", remedy)
-
-    def begin_attempt(self, device: str | None = None) -> int:
-        """Take the lock, count the attempt, and write "running". PilotError where another process runs the run."""
-        self.hold()
-        job = self.job or Job("queued")
-        self.attempt = self.events.attempt = self.state.attempt = job.attempts + 1
-        times = {"queued": job.times.get("queued", time.time()), "started": time.time()}
-        by = os.environ.get(STARTED_BY, "shell")
-        Job("running", "", None, self.attempt, job.failures, device, by, Identity.own(), times).write(self.path)
-        self.requests_folder.mkdir(exist_ok=True)
-        self._requests = None
-        self.requests.clear()
-        for note in self.notes:
-            self.events.append("notice", text=note)
-        self.notes.clear()
-        return self.attempt
-
-    def follow(self) -> None:
-        """Take part in the attempt of another process of the same run: nothing is locked, nothing may be written."""
-        self.writes = False
-
-    def finish(self, status: Status, reason: str, exit_code: ExitCode, *, tell: bool = True) -> None:
-        """Write how the attempt ended, in job.json and as the `end` event, link the result, and let go of the lock.
-
-        tell: also whom `notifications` names, once all of that is on disk.
-        """
-        if not self.writes:
-            return
-        job = self.job or Job("running", attempts=self.attempt)
-        reason = redact(reason)
-        if status == "done" and self.result.is_file():
+    def _publish(self) -> None:
+        if self.result.is_file():
             self._link(self.workspace.loras / self.result.name, self.result)
-        try:
-            self.events.append("end", status=status, reason=reason, exit_code=int(exit_code))
-        except RunFailed as error:
-            # A full disk must not keep job.json, which replaces a file of the same size, from telling the truth.
-            print(error.message, file=sys.stderr)
-        times = job.times | {"ended": time.time()}
-        failures = 0 if status == "done" else job.failures
-        job.change(status=status, reason=reason, exit_code=int(exit_code), failures=failures, times=times).write(
-            self.path
-        )
-        if tell:
-            self._tell(status, reason)
-        self.events.close()
-        self.lock.release()
 
     def _tell(self, status: Status, reason: str) -> None:
         """step: of the newest checkpoint, which is the last step where the run ended well or was stopped."""
@@ -292,17 +187,3 @@ def _invented(config: RunConfig) -> str:
     folder = Path(config.datasets[0].path).name if config.datasets else ""
     subject = re.sub(r"[^\w-]+", "-", re.sub(r"^\d+_", "", folder)).strip("-_")[:60]
     return f"{subject or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _claim(outputs: Path, wanted: str) -> Path:
-    """Make a folder of that name, or of the name with the next number; making it is what decides between two takers."""
-    number = 1
-    while True:
-        ending = "" if number == 1 else f"-{number}"
-        path = outputs / f"{wanted[: LONGEST_NAME - len(ending)]}{ending}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        return path

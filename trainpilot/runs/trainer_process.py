@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainpilot.runs.devices import CPU, VISIBLE
 from trainpilot.runs.process import Identity, monotonic
-from trainpilot.runs.rundir import STARTED_BY
+from trainpilot.runs.taskdir import STARTED_BY
 
 
 @dataclass
