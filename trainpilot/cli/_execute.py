@@ -1,4 +1,4 @@
-"""Run a run in this process: take it and its device, train, and write what became of it.
+"""Run a run or a job in this process: take it and its device, work, and write what became of it.
 
 Used by `train`, `run` and `resume`. Whatever happens here, job.json is true afterwards and the exit code is one of the
 contracts'.
@@ -13,10 +13,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from trainpilot.errors import ExitCode, PilotError
 from trainpilot.runs.devices import CPU, VISIBLE, devices
+from trainpilot.runs.job import Status
+from trainpilot.runs.jobdir import JobDir
 from trainpilot.runs.locks import FileLock, device_lock
 from trainpilot.runs.log import RunLog
 from trainpilot.runs.process import Identity
@@ -24,16 +27,29 @@ from trainpilot.runs.progress import Progress, duration
 from trainpilot.runs.rundir import RunDir
 from trainpilot.runs.state import StateFile
 from trainpilot.runs.stop import StopFlag, StopRequested
+from trainpilot.runs.taskdir import TaskDir
 
 WAIT = 0.5  # seconds between two tries for a device
 
 
-def execute(run: RunDir, stop: StopFlag, *, as_json: bool = False) -> int:
-    """Train `run` from where it is, and return the exit code. Raises PilotError, recorded, where a person must act."""
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended, in the engine's own words."""
+
+    status: Status
+    reason: str
+    exit_code: ExitCode
+
+
+def execute(run: TaskDir, stop: StopFlag, *, as_json: bool = False) -> int:
+    """Work on `run` from where it is, and return the exit code. Raises PilotError, recorded, where a person must act.
+
+    A run trains; a job does what its kind does.
+    """
     screen = sys.stderr if as_json else sys.stdout
     if int(os.environ.get("RANK", "0")) > 0:
         run.follow()
-        return _train(run, stop, Progress(out=_nowhere()))
+        return _work(run, stop, Progress(out=_nowhere()))
     run.hold()
     with RunLog(run.log) as log:
         # Where a hang is found, the worker aborts us: the stacks of all threads then stand in the log.
@@ -60,9 +76,9 @@ def execute(run: RunDir, stop: StopFlag, *, as_json: bool = False) -> int:
     return code
 
 
-def _attempt(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> int:
+def _attempt(run: TaskDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> int:
     try:
-        device = _take_devices(run, stop, progress, locks)
+        device = _take_devices(run, stop, progress, locks) if _needs_device(run) else None
     except StopRequested as asked:
         run.retire(asked.reason, asked.kind)
         return int(asked.kind)
@@ -70,17 +86,26 @@ def _attempt(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLo
     stop.requests, stop.beat = run.requests, run.state.beat
     # A second SIGINT leaves at once: nobody outside is told then.
     stop.last_words = lambda asked: run.finish("stopped", asked.reason, asked.kind, tell=False)
-    progress.say(f"run {run.name}, attempt {attempt}, on {device}")
+    progress.say(f"{run.WORD} {run.name}, attempt {attempt}{f', on {device}' if device else ''}")
     run.state.write("start")
-    return _train(run, stop, progress)
+    return _work(run, stop, progress)
 
 
-def _train(run: RunDir, stop: StopFlag, progress: Progress) -> int:
-    """Call the engine and record the ending, whichever it is."""
+def _needs_device(run: TaskDir) -> bool:
+    return not isinstance(run, JobDir) or run.resource == "gpu"
+
+
+def _work(run: TaskDir, stop: StopFlag, progress: Progress) -> int:
+    """Call the engine, or the job's kind, and record the ending, whichever it is."""
     try:
-        train = _engine()
-        stop.check()
-        ending = train(run, run.resolved, progress=progress, stop=stop)
+        if isinstance(run, JobDir):
+            stop.check()
+            ending: Any = Ending("done", run.kind.run(run, run.params, progress, stop), ExitCode.DONE)
+        else:
+            assert isinstance(run, RunDir)
+            train = _engine()
+            stop.check()
+            ending = train(run, run.resolved, progress=progress, stop=stop)
     except StopRequested as asked:
         run.finish("stopped", asked.reason, asked.kind)
         return int(asked.kind)
@@ -107,7 +132,7 @@ def _engine() -> Callable[..., Any]:
     return train
 
 
-def _take_devices(run: RunDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> str:
+def _take_devices(run: TaskDir, stop: StopFlag, progress: Progress, locks: list[FileLock]) -> str:
     """Lock a free device and leave only it visible to torch, or the first ones, one for each process of the run.
 
     Waits where they are in use. Returns their names. Raises StopRequested.
@@ -150,19 +175,19 @@ def _user_of(lock: FileLock) -> str:
     return f"used by {about.get('run', 'another run')}, process {holder.pid}" if holder else "in use"
 
 
-def _tell_end(run: RunDir, code: int, seconds: float, as_json: bool) -> None:
+def _tell_end(run: TaskDir, code: int, seconds: float, as_json: bool) -> None:
     job = run.job
     status, reason = (job.status, job.reason) if job else ("unknown", "")
-    places = {"result": run.result, "samples": run.samples, "report": run.report, "log": run.log, "folder": run.path}
-    found = {name: str(path) for name, path in places.items() if path.exists()}
+    found = {name: str(path) for name, path in run.places.items() if path.exists()}
     if as_json:
-        print(json.dumps({"run": run.name, "status": status, "reason": reason, "exit_code": code, **found}))
+        print(json.dumps({run.WORD: run.name, "status": status, "reason": reason, "exit_code": code, **found}))
         return
     print(f"{run.name}: {status} after {duration(seconds)}{f' ({reason})' if reason else ''}")
     for name, path in found.items():
         print(f"  {name:<8} {path}")
     if status != "done":
-        print(f"  continue with: trainpilot resume {run.name}")
+        again = f"run {run.path}" if isinstance(run, JobDir) else f"resume {run.name}"
+        print(f"  continue with: trainpilot {again}")
 
 
 def _nowhere() -> TextIO:

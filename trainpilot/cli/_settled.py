@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from trainpilot.errors import ExitCode
 
 if TYPE_CHECKING:
-    from trainpilot.runs.rundir import RunDir
+    from trainpilot.runs.taskdir import TaskDir
 
 
-def settled(run: RunDir, text: str, code: ExitCode, as_json: bool) -> int:
+def settled(run: TaskDir, text: str, code: ExitCode, as_json: bool) -> int:
     """Print why nothing is done, and return `code`."""
     job = run.job
     status = job.status if job else "new"
-    print(json.dumps({"run": run.name, "status": status, "reason": text, "exit_code": int(code)}) if as_json else text)
+    print(
+        json.dumps({run.WORD: run.name, "status": status, "reason": text, "exit_code": int(code)}) if as_json else text
+    )
     return int(code)

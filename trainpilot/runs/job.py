@@ -35,6 +35,19 @@ def mark(folder: Path, lock: FolderLock, status: Status, reason: str, **fields: 
     return True
 
 
+def explain(folder: Path, lock: FolderLock, reason: str) -> None:
+    """Say why a queued task still waits; its place by age stays, and nothing is written that stands there already."""
+    job = Job.read(folder)
+    if job is None or job.status != "queued" or job.reason == reason or not lock.acquire():
+        return
+    try:
+        job = Job.read(folder)
+        if job is not None and job.status == "queued":
+            job.change(reason=reason).write(folder)
+    finally:
+        lock.release()
+
+
 @dataclass(frozen=True)
 class Job:
     """One job.json. Times are unix seconds; process is the one that runs it, or ran it last."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainpilot.runs.devices import CPU, VISIBLE
 from trainpilot.runs.process import Identity, monotonic
 from trainpilot.runs.taskdir import STARTED_BY
+
+CORES = "cores"  # in the place of a device: a job that computes on the processor beside whatever trains
 
 
 @dataclass
@@ -28,13 +30,26 @@ class TrainerProcess:
     popen: subprocess.Popen[bytes] | None = None
     own: bool = True
     since: float = field(default_factory=monotonic)
+    leaving: bool = False  # it was asked to save and leave
     dumped_at: float | None = None  # when it was asked for its stack, because its heartbeat stood still
 
     @classmethod
-    def start(cls, run: Path, device: str, command: Sequence[str]) -> TrainerProcess:
-        """Start the trainer of a run on a device. Raises OSError where it cannot be started."""
-        environment = os.environ | {STARTED_BY: "worker", "PYTHONUNBUFFERED": "1"}
-        environment[VISIBLE] = "" if device == CPU else device
+    def start(
+        cls,
+        run: Path,
+        device: str,
+        command: Sequence[str],
+        *,
+        by: str = "worker",
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> TrainerProcess:
+        """Start the process of a run or job on a device. Raises OSError where it cannot be started.
+
+        environment: instead of ours; descriptors: kept open in it, under their numbers.
+        """
+        given = dict(os.environ if environment is None else environment) | {STARTED_BY: by, "PYTHONUNBUFFERED": "1"}
+        given[VISIBLE] = "" if device in (CPU, CORES) else device
         log = os.open(run / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o664)
         try:
             popen = subprocess.Popen(
@@ -42,7 +57,8 @@ class TrainerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=given,
+                pass_fds=tuple(descriptors),
                 start_new_session=True,
             )
         finally:
@@ -63,6 +79,7 @@ class TrainerProcess:
 
     def stop(self) -> None:
         """Ask it to save and leave (pre-emption)."""
+        self.leaving = True
         self.identity.signal(signal.SIGTERM)
 
     def dump(self) -> None:
