@@ -1,0 +1,170 @@
+"""The queue as a person sees it: what runs where, what waits, and for what; and the changes to it.
+
+Order and pauses are the worker's (`trainpilot.runs.queue`); here they are shown and asked for. Used by the Runs page,
+the dashboard and the API.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from controlpilot.views import gpu_memory
+from controlpilot.views.refusals import Conflict
+from controlpilot.views.run_index import Row, index
+from controlpilot.views.runs import RunRow, folder_of, row_of
+from trainpilot.errors import PilotError
+from trainpilot.runs.atomic import read_json
+from trainpilot.runs.locks import device_lock
+from trainpilot.runs.process import Identity
+from trainpilot.runs.queue import Queue
+from trainpilot.workspace import Workspace
+
+Do = Literal["move", "up", "down", "first", "last", "pause", "resume"]
+
+
+class Device(BaseModel):
+    """A device that runs use. run: what runs there now; others: what else holds its memory, in words."""
+
+    device: str
+    name: str
+    run: str | None
+    busy: bool = Field(description="Whether its lock is held, by whomever")
+    others: list[str]
+
+
+class Waiting(BaseModel):
+    """A run that waits. why: for what, in words; what to do about it is in `remedy`."""
+
+    place: int
+    run: RunRow
+    paused: bool
+    why: str
+    remedy: str
+
+
+class QueueView(BaseModel):
+    """The whole queue."""
+
+    worker: bool = Field(description="Whether a worker works here; without one nothing starts")
+    remedy: str = Field(description="How to get a worker, where there is none")
+    paused: bool
+    devices: list[Device]
+    running: list[RunRow]
+    waiting: list[Waiting]
+
+
+def queue(workspace: Workspace) -> QueueView:
+    """What runs and what waits, in order."""
+    rows = {row.name: row for row in index(workspace).rows()[0]}
+    running = sorted((row for row in rows.values() if row.status == "running"), key=lambda row: row.when)
+    order, waiting = Queue(workspace).now()
+    told = read_json(workspace.jobs / "worker.json") or {}
+    identity = Identity.parse(told.get("process"))
+    worker = bool(told.get("working")) and identity is not None and identity.alive()
+    devices = _devices(told.get("devices"), [row for row in rows.values() if row.live])
+    shown = []
+    for name in waiting:
+        if name not in rows:
+            continue
+        paused = order.paused or name in order.paused_runs
+        why, remedy = _why(name, len(shown), rows[name].reason, rows[name].live, worker, order.paused, paused, devices)
+        shown.append(
+            Waiting(
+                place=len(shown) + 1, run=row_of(rows[name]), paused=name in order.paused_runs, why=why, remedy=remedy
+            )
+        )
+    return QueueView(
+        worker=worker,
+        remedy="" if worker else "Start the service TrainPilot on the Services page, or run `trainpilot worker`.",
+        paused=order.paused,
+        devices=devices,
+        running=[row_of(row) for row in running],
+        waiting=shown,
+    )
+
+
+def change(workspace: Workspace, do: Do, run: str | None = None, to: int | None = None) -> None:
+    """Ask the worker for a change. Without a run, pause and resume are for the whole queue.
+
+    Raises NotFound for a run that does not exist, Conflict for one that does not wait.
+    """
+    asked = Queue(workspace)
+    if run is not None:
+        folder_of(workspace, run)
+        _, waiting = asked.now()
+        if run not in waiting:
+            raise Conflict("queue", f"{run} does not wait", "a waiting run", "It may have started; reload the page.")
+        place = waiting.index(run) + 1
+        if do in ("up", "down", "first", "last"):
+            to = {"up": max(1, place - 1), "down": place + 1, "first": 1, "last": len(waiting)}[do]
+            do = "move"
+    elif do not in ("pause", "resume"):
+        raise PilotError("queue", f"{do} without a run", "the run that is meant", "Name the run.")
+    asked.ask(do, run, to)
+
+
+def remove(workspace: Workspace, run: str) -> None:
+    """Take a waiting run out of the queue; its folder stays. Conflict for one that has begun."""
+    folder_of(workspace, run)
+    try:
+        Queue(workspace).remove(run)
+    except PilotError as error:
+        raise Conflict(error.where, error.given, error.allowed, error.remedy) from error
+
+
+def _devices(told: object, live: list[Row]) -> list[Device]:
+    """The worker's devices. What live runs hold themselves is no obstacle but the run."""
+    names = [str(one) for one in told] if isinstance(told, list) else []
+    found = gpu_memory.holders() if any(name != "cpu" for name in names) else []
+    own = {int(row.process["pid"]) for row in live if row.process}
+    runs = {row.device: row.name for row in live if row.device and row.status == "running"}
+    shown = []
+    for name in names:
+        others = gpu_memory.obstacles(name, found, own)
+        label = next((one.device_name for one in found if one.device == name), "CPU" if name == "cpu" else name[:12])
+        shown.append(
+            Device(
+                device=name,
+                name=label,
+                run=runs.get(name),
+                busy=not device_lock(name).free(),
+                others=[f"{one.name} holds {_gigabytes(one.bytes)} of {_gigabytes(one.total)}" for one in others],
+            )
+        )
+    return shown
+
+
+def _why(
+    row: Row, before: int, devices: list[Device], *, worker: bool, all_paused: bool, paused: bool
+) -> tuple[str, str]:
+    """For what a run waits, and what a person may do about it. before: runs that come first."""
+    if row.live:
+        return row.reason or "A shell holds it and waits for a device.", "It starts by itself when the device is free."
+    if not worker:
+        return "No worker works here.", "Start the service TrainPilot, or run `trainpilot worker`."
+    if all_paused:
+        return "The queue is paused.", "Press Continue the queue."
+    if paused:
+        return "This run is paused.", "Press Continue on it."
+    if row.reason.startswith("retry"):
+        return f"Waits some time before it tries again: {row.reason}.", "Take it out of the queue to stop that."
+    held = [one for one in devices if one.others and not one.run]
+    if held and before == 0 and all(one.others or one.run for one in devices):
+        return (
+            f"Another program uses the GPU's memory: {'; '.join(held[0].others)}.",
+            "The run may fail for want of memory. Stop that program on the Services page, or pause this run.",
+        )
+    if before:
+        return f"{before} {'run is' if before == 1 else 'runs are'} before it.", "Move it up to start it sooner."
+    busy = [one.run for one in devices if one.run]
+    if busy and len(busy) == len(devices):
+        return f"Waits for {', '.join(str(one) for one in busy)} to end.", ""
+    if devices and all(one.busy for one in devices):
+        return "Another job uses the device.", "It starts when that ends."
+    return "Starts in a moment.", ""
+
+
+def _gigabytes(size: int | None) -> str:
+    return "some memory" if size is None else f"{size / 1e9:.1f} GB"
