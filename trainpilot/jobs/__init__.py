@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from trainpilot.errors import PilotError, Problems
+from trainpilot.runs.secrets import redact
 
 if TYPE_CHECKING:
     from trainpilot.runs.jobdir import JobDir, Resource
@@ -65,5 +66,5 @@ def _problem(kind: Kind, detail: Any) -> PilotError:
     place = ".".join(str(part) for part in detail["loc"])
     names = ", ".join(kind.Params.model_fields)
     allowed = names if detail["type"] == "extra_forbidden" else str(detail["msg"]).removeprefix("Value error, ")
-    shown = str(detail.get("input"))[:200]
+    shown = redact(str(detail.get("input")))[:200]
     return PilotError(f"{kind.KIND}.{place}" if place else kind.KIND, shown, allowed, "Correct it.")

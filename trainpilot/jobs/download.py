@@ -70,7 +70,7 @@ class Params(BaseModel):
         try:
             check_url(given)
         except PilotError as error:
-            raise ValueError(f"{error.given}: {error.remedy}") from error
+            raise ValueError(f"{error.given} is refused, {error.allowed} is taken") from error
         if name := carries_secret(given):
             raise ValueError(f"an address without {name}=...: save the token on the Models page, it is sent by itself")
         return given
@@ -232,6 +232,10 @@ class _Transfers:
     def bring(self, wanted: Wanted) -> Fetched:
         from trainpilot.models.fetch import Watch, fetch
 
+        inside = self.job.workspace.models.resolve()
+        if not wanted.place.parent.resolve().is_relative_to(inside):
+            given = f"a link out of {self.job.workspace.models}"
+            raise PilotError(wanted.place.parent, given, "a folder below models/", "Choose another folder.")
         self.file = wanted.place.name
         began = monotonic()
         fetched = fetch(self.web, wanted, Watch(self.stop.check, self._bytes, self.say, self._sleep))

@@ -139,11 +139,12 @@ class _Transfer:
                 if self._once():
                     break
                 problem = "the connection ended early"
-                wait = WAITS[min(tries, len(WAITS) - 1)]
+                asked = None
             except _Later as later:
-                problem, wait = str(later), later.seconds
+                problem, asked = str(later), later.seconds
             except (urllib3.exceptions.HTTPError, TimeoutError, ConnectionError) as error:
-                problem, wait = f"the connection was cut ({type(error).__name__})", WAITS[min(tries, len(WAITS) - 1)]
+                problem, asked = f"the connection was cut ({type(error).__name__})", None
+            wait = WAITS[min(tries, len(WAITS) - 1)] if asked is None else asked
             tries = 0 if self.have > before else tries + 1
             if tries >= TRIES:
                 remedy = "It goes on from there when it is tried again."
@@ -214,7 +215,7 @@ class _Transfer:
         if answer.status in (429, 503):
             raise _Later(f"the server asks to wait ({answer.status})", _asked_wait(answer))
         if answer.status in (408, 500, 502, 504):
-            raise _Later(f"the server has trouble ({answer.status})", WAITS[1])
+            raise _Later(f"the server has trouble ({answer.status})")
         if answer.status not in (200, 206):
             raise refusal(answer)
         total = self._total(answer)
@@ -301,9 +302,9 @@ class _Transfer:
 
 
 class _Later(Exception):
-    """Worth another try after some seconds."""
+    """Worth another try: after the seconds that were asked for, or after ours."""
 
-    def __init__(self, text: str, seconds: float) -> None:
+    def __init__(self, text: str, seconds: float | None = None) -> None:
         super().__init__(text)
         self.seconds = seconds
 

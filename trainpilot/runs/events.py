@@ -66,7 +66,9 @@ class EventLog:
     def _open(self) -> int:
         if self._handle is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o664)
+            self._handle = os.open(
+                self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664
+            )
             self._size = os.fstat(self._handle).st_size
             self._torn = self._size > 0 and os.pread(self._handle, 1, self._size - 1) != b"\n"
         return self._handle

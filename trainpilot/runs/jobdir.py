@@ -11,7 +11,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tomli_w
 
@@ -108,7 +108,7 @@ def jobdirs(workspace: Workspace) -> list[Path]:
     if not workspace.jobs.is_dir():
         return []
     with os.scandir(workspace.jobs) as found:
-        names = sorted(entry.name for entry in found if entry.is_dir())
+        names = sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
     return [workspace.jobs / name for name in names if (workspace.jobs / name / FILE).is_file()]
 
 
@@ -127,9 +127,14 @@ def read_job(path: Path) -> dict[str, Any]:
 
 
 def resource_of(path: Path) -> Resource | None:
-    """What a job needs, from its job.toml alone; None for a damaged or newer one."""
+    """What a job needs, by its kind: what the file says of that could be forged, and the courier knows the tokens.
+
+    None for a job that is damaged, newer, or of a kind that is not installed: nobody runs it.
+    """
+    from trainpilot.jobs import kinds
+
     try:
-        given = read_job(path).get("resource")
+        kind = kinds().get(str(read_job(path).get("kind")))
     except PilotError:
         return None
-    return given if given in get_args(Resource) else None
+    return kind.RESOURCE if kind else None

@@ -35,6 +35,7 @@ BACKOFF = (10.0, 60.0, 300.0)  # seconds before each retry
 DUMP_SECONDS = 5.0  # for printing stacks before the kill
 LEAVE_SHARE = 0.8  # of the grace: the rest is for the worker's own last words
 TRAINING = "train"
+LASTING = ("checkpoint", "file", "picture")  # events of what the next attempt need not do again
 
 
 def trainer_command(run: Path) -> list[str]:
@@ -197,7 +198,7 @@ class Keeper(ABC):
         failures = 1 if began and self._got_somewhere(path, job.attempts) else job.failures + 1
         if failures > RETRIES:
             again = f"run {path}" if is_job(path) else f"resume {path.name}"
-            text = f"{reason} ({failures} times without a new checkpoint; `trainpilot {again}` tries again)"
+            text = f"{reason} ({failures} times without getting further; `trainpilot {again}` tries again)"
             self._retire(path, "failed", text, ExitCode.FAILED, failures)
             return
         wait = self.rules.backoff[min(failures, len(self.rules.backoff)) - 1]
@@ -206,9 +207,9 @@ class Keeper(ABC):
 
     @staticmethod
     def _got_somewhere(path: Path, attempt: int) -> bool:
-        """Whether the attempt wrote a checkpoint."""
+        """Whether the attempt left something behind that the next one need not do again."""
         past = events.history(path / "events.jsonl")
-        return any(event["kind"] == "checkpoint" and event.get("attempt") == attempt for event in past)
+        return any(event["kind"] in LASTING and event.get("attempt") == attempt for event in past)
 
     def _requeue(self, path: Path, reason: str, *, failures: int, wait: float = 0.0) -> None:
         lock = FolderLock(path / "run.lock")

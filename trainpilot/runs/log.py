@@ -43,7 +43,7 @@ class RunLog:
         self._before: tuple[TextIO, TextIO] | None = None
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
 
     def __enter__(self) -> RunLog:
         if not self.inherited:

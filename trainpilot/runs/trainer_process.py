@@ -18,6 +18,7 @@ from trainpilot.runs.process import Identity, monotonic
 from trainpilot.runs.taskdir import STARTED_BY
 
 CORES = "cores"  # in the place of a device: a job that computes on the processor beside whatever trains
+NETWORK = "network"  # the same, for a job that waits for the network most of its time
 
 
 @dataclass
@@ -49,8 +50,10 @@ class TrainerProcess:
         environment: instead of ours; descriptors: kept open in it, under their numbers.
         """
         given = dict(os.environ if environment is None else environment) | {STARTED_BY: by, "PYTHONUNBUFFERED": "1"}
-        given[VISIBLE] = "" if device in (CPU, CORES) else device
-        log = os.open(run / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        given[VISIBLE] = "" if device in (CPU, CORES, NETWORK) else device
+        # No link is followed: the courier writes where others can, and may write where they cannot.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(run / "log.txt", flags, 0o664)
         try:
             popen = subprocess.Popen(
                 list(command),

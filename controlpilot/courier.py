@@ -1,0 +1,90 @@
+"""The courier: runs the jobs that go to the network, as the user who may know the tokens.
+
+Each job is a process of its own, `trainpilot run FOLDER`, in its own session: it outlives a killed courier, and the
+next one finds it again. Its tokens come through a descriptor, so that they stand in no environment, argument list,
+log or job file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from controlpilot.hub_tokens import HubTokens
+from trainpilot.errors import PilotError
+from trainpilot.runs.job import Job, explain
+from trainpilot.runs.jobdir import jobdirs, resource_of
+from trainpilot.runs.keeper import Keeper, Rules, trainer_command
+from trainpilot.runs.locks import FolderLock
+from trainpilot.runs.process import monotonic
+from trainpilot.runs.secrets import DESCRIPTOR, hand, without_tokens
+from trainpilot.runs.trainer_process import NETWORK, TrainerProcess
+from trainpilot.workspace import Workspace
+
+AT_ONCE = 2  # jobs; more would only share the same line
+
+
+class Courier(Keeper):
+    """The courier of a workspace. secrets: the folder of the saved tokens."""
+
+    name = "courier"
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        secrets: Path,
+        *,
+        command: Callable[[Path], list[str]] = trainer_command,
+        rules: Rules | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(workspace, command, rules or Rules(), tell)
+        self.tokens = HubTokens(secrets)
+        self._resources: dict[Path, str | None] = {}
+
+    def _look(self) -> list[Path]:
+        return [path for path in jobdirs(self.workspace) if self._resource(path) == "net"]
+
+    def _resource(self, path: Path) -> str | None:
+        if path not in self._resources:
+            self._resources[path] = resource_of(path)
+        return self._resources[path]
+
+    def _candidates(self) -> list[Path]:
+        waiting = []
+        for path in self._look():
+            job = Job.read(path) if path not in self.trainers else None
+            if job is not None and job.status == "queued" and FolderLock(path / "run.lock").free():
+                waiting.append((job.times.get("queued", 0.0), path))
+        return [path for _, path in sorted(waiting)]
+
+    def _start_waiting(self) -> None:
+        for path in self._candidates():
+            if self.not_before.get(path, 0.0) > monotonic():
+                continue
+            if len(self.trainers) >= AT_ONCE:
+                others = ", ".join(sorted(other.name for other in self.trainers))
+                explain(path, FolderLock(path / "run.lock"), f"waits for {others}")
+                continue
+            try:
+                self.trainers[path] = self._begin(path)
+            except (OSError, PilotError) as error:
+                self._failed(path, Job.read(path) or Job("queued"), f"its process cannot be started: {error}")
+                continue
+            self.tell(f"{path.name}: started, process {self.trainers[path].identity.pid}")
+
+    def _begin(self, path: Path) -> TrainerProcess:
+        reading = hand(self.tokens.values())
+        try:
+            environment = without_tokens(os.environ) | {DESCRIPTOR: str(reading)}
+            return TrainerProcess.start(
+                path, NETWORK, self.command(path), by=self.name, environment=environment, descriptors=[reading]
+            )
+        finally:
+            os.close(reading)
+
+    def _state(self) -> dict[str, Any]:
+        jobs = [{"job": path.name, "process": t.identity.as_dict()} for path, t in self.trainers.items()]
+        return {"jobs": jobs}
