@@ -147,7 +147,7 @@ def folder(workspace: Workspace, name: str) -> Path:
 
 def _signature(root: Path) -> tuple[tuple[str, int], ...]:
     """Times of the folders a layout looks at: they change with every file that comes, goes or is renamed."""
-    found = []
+    found: list[tuple[str, int]] = []
     waiting = [(root, 0)]
     while waiting and len(found) < 2000:
         place, depth = waiting.pop()

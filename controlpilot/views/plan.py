@@ -314,7 +314,7 @@ def table_of(config: RunConfig, workspace: Workspace, pictures: Iterable[Path]) 
 def _fingerprint(config: RunConfig, workspace: Workspace, pictures: Iterable[Path]) -> str:
     """Settings that the table depends on, and size and time of every file in the folders it reads."""
     total = hashlib.sha256()
-    chosen = {"root": str(workspace.root), "buckets": config.buckets.model_dump(mode="json")}
+    chosen: dict[str, Any] = {"root": str(workspace.root), "buckets": config.buckets.model_dump(mode="json")}
     chosen["datasets"] = [dataset.model_dump(mode="json") for dataset in config.datasets]
     total.update(json.dumps(chosen, sort_keys=True).encode())
     holders = {path.parent for path in pictures}
