@@ -64,17 +64,13 @@ def queue(workspace: Workspace) -> QueueView:
     identity = Identity.parse(told.get("process"))
     worker = bool(told.get("working")) and identity is not None and identity.alive()
     devices = _devices(told.get("devices"), [row for row in rows.values() if row.live])
-    shown = []
+    shown: list[Waiting] = []
     for name in waiting:
-        if name not in rows:
+        if (row := rows.get(name)) is None:
             continue
-        paused = order.paused or name in order.paused_runs
-        why, remedy = _why(name, len(shown), rows[name].reason, rows[name].live, worker, order.paused, paused, devices)
-        shown.append(
-            Waiting(
-                place=len(shown) + 1, run=row_of(rows[name]), paused=name in order.paused_runs, why=why, remedy=remedy
-            )
-        )
+        paused = name in order.paused_runs
+        why, remedy = _why(row, len(shown), devices, worker=worker, all_paused=order.paused, paused=paused)
+        shown.append(Waiting(place=len(shown) + 1, run=row_of(row), paused=paused, why=why, remedy=remedy))
     return QueueView(
         worker=worker,
         remedy="" if worker else "Start the service TrainPilot on the Services page, or run `trainpilot worker`.",

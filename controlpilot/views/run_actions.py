@@ -23,6 +23,7 @@ from controlpilot.views.runs import folder_of
 from controlpilot.views.trash import Trash
 from trainpilot.config.merge import resolve
 from trainpilot.runs.atomic import read_json, write_json
+from trainpilot.runs.locks import FolderLock
 from trainpilot.runs.process import Identity
 from trainpilot.runs.requests import ask
 from trainpilot.runs.rundir import RunDir, configurations
@@ -108,10 +109,19 @@ def trash(workspace: Workspace, name: str) -> Undo:
     """Move a run's folder and the links to it into the trash. Conflict, with the remedy, for a live or waiting one."""
     path = folder_of(workspace, name)
     row = read_row(path)
-    if row.live or (row.status == "running" and not _free(path)):
-        raise Conflict(f"run {name}", "a process is running it", "a run that has ended", "Stop it first.")
-    if row.view == "queued":
+    if row.view == "queued" and not row.live:
         raise Conflict(f"run {name}", "it waits in the queue", "a run that does not", "Take it out of the queue first.")
+    lock = FolderLock(path / "run.lock")
+    if row.live or not lock.acquire():
+        raise Conflict(f"run {name}", "a process is running it", "a run that has ended", "Stop it first.")
+    try:
+        return _moved(workspace, path)
+    finally:
+        lock.release()
+
+
+def _moved(workspace: Workspace, path: Path) -> Undo:
+    name = path.name
     links = [workspace.loras / f"{name}.safetensors", workspace.logs / "tb" / name]
     here = [link for link in links if link.is_symlink() and _leads_into(link, path)]
     entry = Trash(workspace).move([path, *here], f"run {name}")
