@@ -188,6 +188,78 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_note(tmp_path: Path, 
     assert len(found[2]) == 1 and "step-00000002" in found[2][0]
 
 
+@pytest.mark.parametrize("name", ["state.safetensors", "training.json", "lora.safetensors", MARKER])
+def test_one_changed_byte_is_noticed_by_its_file(tmp_path: Path, name: str) -> None:
+    save(tmp_path, snapshot(1), nothing, keep=3)
+    path = save(tmp_path, snapshot(2), lambda to: (to / "lora.safetensors").write_bytes(b"lora" * 64), keep=3)
+    data = bytearray((path / name).read_bytes())
+    # A digit in the document, which stays a document; the last number of the tensors; a digit of a checksum.
+    place = data.rindex(b"2.25") if name == "training.json" else 3 if name == MARKER else len(data) - 1
+    data[place] ^= 1
+    (path / name).write_bytes(data)
+    found = newest(tmp_path)
+    assert found is not None and found[0].step == 1
+    [note] = found[2]
+    assert "step-00000002" in note and "checksum" in note
+    assert name in note or name == MARKER
+
+
+def test_the_marker_is_what_sha256sum_reads(tmp_path: Path) -> None:
+    path = save(tmp_path, snapshot(1), lambda to: (to / "lora.safetensors").write_bytes(b"lora"), keep=3)
+    checked = subprocess.run(["sha256sum", "-c", MARKER], cwd=path, capture_output=True, text=True, check=True)
+    assert checked.stdout.splitlines() == [
+        f"{n}: OK" for n in ("lora.safetensors", "state.safetensors", "training.json")
+    ]
+
+
+def test_a_checkpoint_from_before_the_checksums_is_still_read(tmp_path: Path) -> None:
+    path = save(tmp_path, snapshot(1), nothing, keep=3)
+    document = json.loads((path / "training.json").read_text())
+    (path / "training.json").write_text(json.dumps(document | {"schema": 1}))
+    (path / MARKER).write_text("1\n")
+    assert load(path).step == 1
+
+
+@pytest.mark.parametrize("where", ["adapter", "average", "optimizer"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_what_is_not_finite_is_passed_over(tmp_path: Path, where: str, value: float) -> None:
+    save(tmp_path, snapshot(1), nothing, keep=3)
+    bad = snapshot(2)
+    assert bad.average is not None
+    tensors = {"adapter": bad.adapter, "average": bad.average, "optimizer": bad.optimizer["state"][0]}[where]
+    next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor) and tensor.dim())[1] = value
+    save(tmp_path, bad, nothing, keep=3)
+    found = newest(tmp_path)
+    assert found is not None and found[0].step == 1
+    assert "step-00000002" in found[2][0] and f"{where}/" in found[2][0] and "NaN or infinity" in found[2][0]
+
+
+def test_what_was_passed_over_does_not_push_out_what_was_gone_back_to(tmp_path: Path) -> None:
+    save(tmp_path, snapshot(4), nothing, keep=2)
+    _truncate(save(tmp_path, snapshot(8), nothing, keep=2))
+    for step in (5, 6):
+        save(tmp_path, snapshot(step), nothing, keep=1)
+        found = newest(tmp_path)
+        assert found is not None and found[0].step == step
+    assert [path.name for path in committed(tmp_path)] == ["step-00000006", "step-00000008"]
+    save(tmp_path, snapshot(8), nothing, keep=1)  # passed again, and whole now
+    assert [load(path).step for path in committed(tmp_path)] == [8]
+
+
+def test_going_back_to_before_a_step(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save(tmp_path, snapshot(step), nothing, keep=0)
+    found = newest(tmp_path, before=6)
+    assert found is not None and found[0].step == 4 and "step-00000006" in found[2][0]
+    with pytest.raises(PilotError, match="step-00000002 was passed over"):
+        newest(tmp_path, before=2)
+    for _ in range(2):  # a second time over names that are there
+        assert [path.name for path in checkpoints.set_aside(tmp_path, 4)] == ["bad-step-00000006"]
+        assert [path.name for path in committed(tmp_path)] == ["step-00000002", "step-00000004"]
+        save(tmp_path, snapshot(6), nothing, keep=0)
+    assert load(tmp_path / "step-00000006").step == 6
+
+
 def test_where_none_can_be_read_the_run_does_not_begin_again_by_itself(tmp_path: Path) -> None:
     for step in (1, 2):
         _truncate(save(tmp_path, snapshot(step), nothing, keep=3))

@@ -18,6 +18,7 @@ from trainpilot.engine import checkpoints
 from trainpilot.errors import ExitCode, RunFailed
 from trainpilot.runs.events import history
 from trainpilot.runs.rundir import RunDir
+from trainpilot.runs.stop import StopFlag
 
 WILD = (
     "optimizer.learning_rate=10",
@@ -62,6 +63,52 @@ def test_one_way_back_at_a_tenth_of_the_rate_also_when_killed_after_it() -> None
     killed = again(killed)
     assert attempt(killed).status == "done"
     assert differing(final_tensors(killed), final_tensors(run)) == []
+
+
+def test_a_checkpoint_that_leads_to_the_damage_is_not_gone_back_to() -> None:
+    """Saved at every step, the newest one is finite, and yet the very next loss is not: the same again at any rate."""
+    settings = (*WILD, "saving.every_steps=1")
+    run = make("flux", *settings)
+    assert attempt(run).status == "done"
+    passed, aside, back = said(run, "warning")
+    went = int(back.partition("rolled back to step-")[2][:8])
+    assert f"step-{went + 1:08d} was passed over" in passed
+    assert f"bad-step-{went + 1:08d}" in aside and (run.checkpoints / f"bad-step-{went + 1:08d}").is_dir()
+    assert "loss" in back and f"at step {went + 2}: " in back
+
+    # A kill after the way back: the one set aside is not resumed from.
+    killed = make("flux", *settings)
+    with pytest.raises(Killed):
+        attempt(killed, KillAt(went + 2 + 3))
+    assert len(said(killed, "warning")) == 3
+    killed = again(killed)
+    assert attempt(killed).status == "done"
+    assert differing(final_tensors(killed), final_tensors(run)) == []
+
+
+class DamageAt(StopFlag):
+    """Cuts the newest checkpoint short at the start of forward pass `batch`, from 0, of an attempt."""
+
+    def __init__(self, folder: Path, batch: int) -> None:
+        super().__init__()
+        self.folder, self.left = folder, batch
+
+    def __call__(self) -> bool:  # type: ignore[override]
+        if self.left == 0:
+            file = checkpoints.committed(self.folder)[-1] / "state.safetensors"
+            file.write_bytes(file.read_bytes()[:-1])
+        self.left -= 1
+        return self.poll()
+
+
+def test_the_way_back_leads_past_a_damaged_checkpoint() -> None:
+    run = make("flux", *WILD, "saving.every_steps=2")
+    assert attempt(run, DamageAt(run.checkpoints, 5)).status == "done"
+    warnings = said(run, "warning")
+    assert "step-00000004 was passed over" in warnings[0] or "step-00000006 was passed over" in warnings[0]
+    assert "rolled back to step-0000000" in warnings[-1]
+    # Loading looks at checksums and for numbers that are none; the damaged one is not among them any more.
+    assert [checkpoints.load(path).step for path in checkpoints.committed(run.checkpoints)][-1] == 24
 
 
 def test_without_a_checkpoint_the_way_back_leads_to_the_beginning() -> None:

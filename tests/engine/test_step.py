@@ -260,3 +260,15 @@ def test_preparing_does_not_read_what_the_variants_share_it_over(family: str) ->
     prepared = prepare(run, config, World(), phases, Cache(workspace().cache, 1, say=phases.say))
     assert len(prepared.table.samples) == 6
     assert json.loads((run.path / "state.json").read_text())["phase"] == "load"
+
+
+def test_compiling_where_a_process_has_no_batch() -> None:
+    """One batch a step for three processes: the third never trains, and says so instead of looking for its first."""
+    alone = Variant("sd15", (*ONE_SIZE, "training.batch_size=64", "memory.compile=true"))
+    run = RunDir.create(workspace(), alone.resolved)
+    out = io.StringIO()
+    progress, stop = Progress(out=out), StopFlag()
+    trainer = Trainer(run, alone.prepared, World(rank=2, size=3), Phases(run, progress, stop), progress, stop)
+    assert [trainer.batches.layout(step) for step in range(3)] == [[], [], []]
+    trainer._compile()
+    assert "compile: off in this process" in out.getvalue()

@@ -2,13 +2,15 @@
 
 A checkpoint is a folder `step-00000500/`: `training.json` (readable: schema, step, schedules, the optimizer's
 structure), `state.safetensors` (adapter, average and optimizer in full precision), the LoRA file itself, and
-`COMMITTED`, written last. The folder is made under another name, synced, then renamed; the old ones go only after.
+`COMMITTED`, written last, with the SHA-256 of each of them (`sha256sum -c COMMITTED` reads it too). The folder is made
+under another name, synced, then renamed; the old ones go only after.
 The random state is not stored because there is none: every draw is a function of the seed and the step.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,14 +27,15 @@ from torch import Tensor
 from trainpilot.engine.nested import flatten, unflatten
 from trainpilot.errors import PilotError, RunFailed
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no checksums
 MARKER = "COMMITTED"
 _TEMPORARY = ".writing-"
 _LEAVING = ".leaving-"
+_ASIDE = "bad-"
 
 
 class Damaged(PilotError):
-    """A committed checkpoint that cannot be read."""
+    """A committed checkpoint that cannot be used: unreadable, changed since it was written, or not finite."""
 
 
 @dataclass
@@ -57,7 +60,11 @@ def folder_name(step: int) -> str:
 def committed(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first. Folders that were being written or removed do not count."""
     found = [path for path in folder.glob("step-*") if (path / MARKER).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _sync(path: Path) -> None:
@@ -82,9 +89,10 @@ def save(folder: Path, snapshot: Snapshot, write_lora: Callable[[Path], None], *
         temporary.mkdir()
         _write(temporary, snapshot)
         write_lora(temporary)
-        for path in temporary.iterdir():
+        written = sorted(temporary.iterdir())
+        for path in written:
             _sync(path)
-        (temporary / MARKER).write_text(f"{snapshot.step}\n")
+        (temporary / MARKER).write_text("".join(f"{_sum(path)}  {path.name}\n" for path in written))
         _sync(temporary / MARKER)
         _sync(temporary)
         if target.exists():
@@ -105,9 +113,15 @@ def save(folder: Path, snapshot: Snapshot, write_lora: Callable[[Path], None], *
             ) from error
         raise
     if keep:
-        for old in committed(folder)[:-keep]:
+        # Newer ones are there only where they were passed over: they must not push out what was gone back to.
+        for old in [path for path in committed(folder) if _step(path) <= snapshot.step][:-keep]:
             _remove(old)
     return target
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(folder: Path, snapshot: Snapshot) -> None:
@@ -153,7 +167,7 @@ def sweep(folder: Path) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Read a checkpoint. Raises Damaged where it cannot be read, PilotError where it is of a newer schema."""
+    """Read a checkpoint. Raises Damaged where it cannot be used, PilotError where it is of a newer schema."""
     try:
         document = json.loads((path / "training.json").read_text())
         if document["schema"] > SCHEMA:
@@ -163,14 +177,36 @@ def load(path: Path, device: torch.device | str = "cpu") -> Snapshot:
                 f"schema {SCHEMA} or older",
                 "Update trainpilot to a newer version.",
             )
-        return _snapshot(document, load_file(path / "state.safetensors", device=str(device)))
+        if document["schema"] > 1:
+            _compare_sums(path)
+        tensors = load_file(path / "state.safetensors", device=str(device))
+        _require_finite(tensors)
+        return _snapshot(document, tensors)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise Damaged(
             path,
-            f"cannot be read ({type(error).__name__}: {error})",
+            f"cannot be used ({type(error).__name__}: {error})",
             "a complete checkpoint",
             "Resume from an earlier one, or restore it.",
         ) from error
+
+
+def _compare_sums(folder: Path) -> None:
+    """Raise ValueError where a file is not the one that was committed."""
+    lines = (folder / MARKER).read_text().splitlines()
+    if not lines:
+        raise ValueError(f"{MARKER} is empty")
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        if _sum(folder / name) != expected:
+            raise ValueError(f"{name} does not have the checksum that it was written with")
+
+
+def _require_finite(tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where a number is none: going on from it would only end in the same."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def _snapshot(document: dict[str, Any], tensors: dict[str, Tensor]) -> Snapshot:
@@ -188,14 +224,20 @@ def _snapshot(document: dict[str, Any], tensors: dict[str, Tensor]) -> Snapshot:
     )
 
 
-def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Snapshot, Path, list[str]] | None:
-    """The newest committed checkpoint that can be read, and notes on newer ones that could not; None without any.
+def newest(
+    folder: Path, device: torch.device | str = "cpu", *, before: int | None = None
+) -> tuple[Snapshot, Path, list[str]] | None:
+    """The newest committed checkpoint that can be used, and notes on newer ones that could not; None without any.
 
-    Raises PilotError where there are checkpoints and none can be read, or where one is of a newer schema: beginning
-    again, or going back, would end by replacing them.
+    before: only those of fewer steps are taken, because the state after so many is known to be bad. Raises PilotError
+    where there are checkpoints and none can be used, or where one is of a newer schema: beginning again would end by
+    replacing them.
     """
     notes: list[str] = []
     for path in reversed(committed(folder) if folder.is_dir() else []):
+        if before is not None and _step(path) >= before:
+            notes.append(f"checkpoint {path.name} was passed over: training from step {before} on went wrong")
+            continue
         try:
             return load(path, device), path, notes
         except Damaged as error:
@@ -204,7 +246,23 @@ def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Snapshot, 
         raise PilotError(
             folder,
             "; ".join(notes),
-            "one checkpoint that can be read",
+            "one checkpoint that can be used",
             "Restore one, or move this folder away and resume: the run then begins again.",
         )
     return None
+
+
+def set_aside(folder: Path, after: int) -> list[Path]:
+    """Take the checkpoints of more than `after` steps out of the run's course, under names that tell; returns those.
+
+    For a run that went back: resuming from one of them would lead to where it went wrong.
+    """
+    found = []
+    for path in committed(folder):
+        if _step(path) > after:
+            aside = path.with_name(f"{_ASIDE}{path.name}")
+            if aside.exists():
+                _remove(aside)
+            found.append(path.rename(aside))
+    _sync(folder)
+    return found

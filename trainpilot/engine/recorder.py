@@ -104,7 +104,7 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
-    def picture(self, step: int, number: int, image: Image.Image, name: str, prompt: str, seed: int) -> None:
+    def picture(self, step: int, number: int, image: Image.Image, name: str, prompt: str, seed: int | None) -> None:
         """A sample was written."""
         self.run.events.append("sample", step=step, prompt=prompt, number=number, seed=seed, file=name)
         if self._board is not None:

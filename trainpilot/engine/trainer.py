@@ -6,27 +6,26 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from trainpilot.engine import checkpoints, compiling, optimizers, result, sampler
+from trainpilot.engine import checkpoints, compiling, optimizers, result
 from trainpilot.engine.batches import Batches
 from trainpilot.engine.cache import Cache
 from trainpilot.engine.checkpoints import Snapshot
 from trainpilot.engine.ladder import Ladder
 from trainpilot.engine.meter import Meter, Row
 from trainpilot.engine.parallel import World
+from trainpilot.engine.pictures import Pictures
 from trainpilot.engine.recorder import Recorder
 from trainpilot.engine.setup import Phases, Prepared, prepare
 from trainpilot.engine.step import Step
 from trainpilot.engine.weights import Average, evaluation_weights
-from trainpilot.errors import ExitCode, RunFailed
-from trainpilot.evaluate import report, strengths
-from trainpilot.models.safetensors_header import read_header
+from trainpilot.errors import ExitCode, PilotError, RunFailed
 from trainpilot.plan import steps as plan_steps
 from trainpilot.runs import repro
 from trainpilot.runs.progress import Progress
@@ -35,7 +34,6 @@ from trainpilot.runs.stop import StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
-    from trainpilot.formats.verify import Verification
 
 ROLLBACK_FACTOR = 0.1  # of the rate, after a rollback: what the guides advise for an unstable run
 
@@ -50,11 +48,11 @@ class Ending:
 
 
 class Diverged(Exception):
-    """The loss, the gradient or a weight is not a number any more."""
+    """The loss, the gradient or a weight is not a number any more. since: updates after which the state was bad."""
 
-    def __init__(self, step: int, what: str) -> None:
+    def __init__(self, step: int, what: str, since: int) -> None:
         super().__init__(f"{what} at step {step}")
-        self.step = step
+        self.step, self.since = step, since
 
 
 def train(run: RunDir, resolved: Resolved, *, progress: Progress, stop: StopFlag) -> Ending:
@@ -119,6 +117,7 @@ class Trainer:
             images=prepared.table.images_per_epoch / self.length.steps_per_epoch,
             device=prepared.arithmetic.device,
         )
+        self.pictures = Pictures(run, prepared, phases, self.recorder)
         self.done = 0  # completed updates
         self.saved: int | None = None  # completed updates at the last checkpoint
         self.rollbacks = 0
@@ -188,7 +187,8 @@ class Trainer:
         for row in rows:
             # Scaled fp16 gradients overflow now and then; the scaler skips such an update by itself.
             if not math.isfinite(row.loss) or (not math.isfinite(row.norm) and not self.update.scaler.is_enabled()):
-                raise Diverged(row.step, f"loss {row.loss:g}, gradient norm {row.norm:g}")
+                # Both come from the weights before this update: the same ones would give the same again.
+                raise Diverged(row.step, f"loss {row.loss:g}, gradient norm {row.norm:g}", since=row.step - 1)
             self.recorder.step(row.step, row.loss, row.norm, row.rates, self.batches.epoch_of(row.step - 1))
 
     def _require_finite(self) -> None:
@@ -199,13 +199,12 @@ class Trainer:
         self._tell(self.meter.drain())
         finite = [tensor.isfinite().all() for tensor in self.prepared.adapter.tensors().values()]
         if not bool(torch.stack(finite).all()):
-            raise Diverged(self.done, "weights that are not finite")
+            raise Diverged(self.done, "weights that are not finite", since=self.done)
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """The state after `done` updates; tensors are those in use, not copies."""
-        seconds = self.clock["seconds"] + time.monotonic() - self._attempt_began
         return Snapshot(
             step=self.done,
             adapter=self.prepared.adapter.tensors(),
@@ -215,8 +214,12 @@ class Trainer:
             scaler=self.update.scaler.state_dict(),
             rate_factor=self.update.rate_factor,
             rollbacks=self.rollbacks,
-            clock=self.clock | {"seconds": seconds},
+            clock=self.clock | {"seconds": self._seconds()},
         )
+
+    def _seconds(self) -> float:
+        """Spent on this run, over all attempts."""
+        return self.clock["seconds"] + time.monotonic() - self._attempt_began
 
     def restore(self, kept: Snapshot) -> None:
         """Go on from a snapshot, exactly."""
@@ -262,7 +265,7 @@ class Trainer:
         self.saved = self.done
 
     def _write_lora(self, folder: Path) -> None:
-        with evaluation_weights(self.prepared.adapter, self.optimizer, self.average):
+        with self._weights_to_judge():
             name = f"{self.run.name}-step{self.done:08d}.safetensors"
             state = self.prepared.adapter.collect()
             self._writer.write(folder / name, state, self.done, self.batches.epoch_of(max(self.done - 1, 0)) + 1)
@@ -277,18 +280,44 @@ class Trainer:
                 "finite losses",
                 "Lower optimizer.learning_rate, or set precision.mixed to bf16 or fp32; earlier checkpoints are good.",
             )
-        found = checkpoints.newest(self.run.checkpoints, self.prepared.arithmetic.device)
-        if found is not None:
-            source = found[1].name
-            self.restore(found[0])
-            self.saved = self.done
-        else:
-            source = "the beginning"
-            self._begin_again()
+        source = self._go_back(problem)
         self.rollbacks += 1
         self.update.rate_factor *= ROLLBACK_FACTOR
         self.recorder.say(
             f"{problem}: rolled back to {source}, rates times {ROLLBACK_FACTOR:g} from here on", "warning"
+        )
+
+    def _go_back(self, problem: Diverged) -> str:
+        """Restore the newest state from before the damage, and name it. Raises RunFailed where there is none."""
+        try:
+            found = checkpoints.newest(
+                self.run.checkpoints, self.prepared.arithmetic.device, before=max(problem.since, 1)
+            )
+        except PilotError as none:
+            raise self._lost(problem, str(none.given)) from none
+        if found is None:
+            if not self._initial or problem.since == 0:
+                raise self._lost(problem, "the weights that the run began with lead there")
+            self._begin_again()
+            return "the beginning"
+        kept, path, notes = found
+        for note in notes:
+            self.recorder.say(note, "warning")
+        if self.run.writes:
+            for aside in checkpoints.set_aside(self.run.checkpoints, kept.step):
+                self.recorder.say(f"a checkpoint from after {path.name} is kept as {aside.name}", "warning")
+        self.restore(kept)
+        self.saved = self.done
+        return path.name
+
+    @staticmethod
+    def _lost(problem: Diverged, reason: str) -> RunFailed:
+        return RunFailed(
+            f"step {problem.step}",
+            f"{problem}, and there is no earlier state to go back to: {reason}",
+            "finite losses, or a checkpoint from before they ended",
+            "Look at the pictures and the base model, set precision.mixed to bf16 or fp32, or lower "
+            "optimizer.learning_rate; a larger saving.keep keeps more checkpoints to go back to.",
         )
 
     def _begin_again(self) -> None:
@@ -307,82 +336,11 @@ class Trainer:
         """One picture a prompt, from the weights to judge, with randomness of their own."""
         self._require_finite()
         if self.run.writes:
-            prepared = self.prepared
-            with evaluation_weights(prepared.adapter, self.optimizer, self.average):
-                pairs = prepared.pairs or sampler.encode(
-                    prepared.family, prepared.parts, prepared.prompts, prepared.text
-                )
-                for number, (prompt, (positive, negative)) in enumerate(zip(prepared.prompts, pairs, strict=True)):
-                    self._picture(number, prompt, positive, negative)
+            with self._weights_to_judge():
+                self.pictures.sample(self.done, kept=self.saved == self.done)
 
-    def _picture(self, number: int, prompt: Any, positive: Any, negative: Any) -> None:
-        name = f"step-{self.done:08d}_p{number}.png"
-        if (self.run.samples / name).exists() and self.saved == self.done:
-            return  # made before the run was stopped; the same weights and seed make the same picture
-        image = self._paint(prompt, positive, negative)
-        self.run.samples.mkdir(exist_ok=True)
-        sampler.save_png(image, self.run.samples / name, prompt, prompt.sampler, step=str(self.done), run=self.run.name)
-        self.recorder.picture(self.done, number, image, name, prompt.text, prompt.seed)
-
-    def _paint(self, prompt: Any, positive: Any, negative: Any) -> Any:
-        prepared, device = self.prepared, self.prepared.arithmetic.device
-        with prepared.arithmetic.attention():
-            return sampler.sample(
-                prepared.family,
-                prepared.parts,
-                prompt,
-                {key: value.to(device) for key, value in positive.items()},
-                None if negative is None else {key: value.to(device) for key, value in negative.items()},
-                dtype=prepared.device.dtype,
-                zero_terminal_snr=self.config.noise.zero_terminal_snr,
-                on_step=lambda done, of: self.stop.check(),
-            )
-
-    def _evaluate(self, verified: list[Verification]) -> None:
-        """The strength comparison and the report, from the weights that were handed over."""
-        prepared, began = self.prepared, time.monotonic()
-        seconds = self.clock["seconds"] + began - self._attempt_began
-
-        def paint(number: int) -> Any:
-            prompt = prepared.prompts[number]
-            # A trained text encoder has the adapter too, so a prompt is encoded at each strength.
-            [pair] = (
-                [prepared.pairs[number]]
-                if prepared.pairs
-                else sampler.encode(prepared.family, prepared.parts, [prompt], prepared.text)
-            )
-            return self._paint(prompt, *pair)
-
-        self.phases.enter("evaluate")
-        rows = strengths.compare(
-            prepared.adapter,
-            prepared.prompts,
-            paint,
-            sampler.save_png,
-            self.run.report / report.PICTURES,
-            weights=read_header(self.run.result).metadata["sshs_model_hash"],
-            step=self.done,
-            tell=self.phases.count,
-        )
-        facts = report.Facts(
-            card=prepared.card,
-            table=prepared.table,
-            verified=verified,
-            step=self.done,
-            seconds=seconds,
-            device=prepared.device.name,
-            parameters=sum(parameter.numel() for parameter in prepared.adapter.parameters()),
-        )
-        page = report.write(self.run, rows, facts)
-        self.run.events.append(
-            "evaluate",
-            step=self.done,
-            file=str(page.relative_to(self.run.path)),
-            strengths=list(strengths.STRENGTHS),
-            prompts=len(rows),
-            seconds=round(time.monotonic() - began, 3),
-        )
-        self.recorder.progress.say(f"report: {page}")
+    def _weights_to_judge(self) -> AbstractContextManager[None]:
+        return evaluation_weights(self.prepared.adapter, self.optimizer, self.average)
 
     def _finish(self) -> Ending:
         self.save()
@@ -390,14 +348,14 @@ class Trainer:
             self.sample()
         if self.run.writes:
             self.phases.enter("verify")
-            with evaluation_weights(self.prepared.adapter, self.optimizer, self.average):
+            with self._weights_to_judge():
                 state = self.prepared.adapter.collect()
                 epoch = self.batches.epoch_of(max(self.done - 1, 0)) + 1
                 found = result.finish(self.run, self._writer, state, step=self.done, epoch=epoch, check=self.stop.check)
                 for verified in found:
                     self.recorder.say(verified.text())
                 if self.config.sampling.evaluate_at_end:
-                    self._evaluate(found)
+                    self.pictures.report(found, self.done, self._seconds())
         self.world.wait()
         return Ending("done", f"{self.done} steps", ExitCode.DONE)
 
@@ -405,6 +363,10 @@ class Trainer:
         """Compile the denoiser's blocks, with the first batch as the trial."""
         assert self.prepared.parts.denoiser is not None
         self.phases.enter("compile")
+        if not self.batches.layout(0):
+            # As many batches a step as there are, every epoch: who has none in the first has none in any.
+            self.recorder.say("compile: off in this process, the dataset has fewer batches than there are processes")
+            return
         place, indices, first, of = self.batches.layout(0)[0]
         batch = self.batches.read(0, place, indices, first, of)
 
