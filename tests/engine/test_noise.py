@@ -15,7 +15,7 @@ SHAPE = (3, 4, 12, 20)
 
 
 def _generators(slots: tuple[int, ...] = (0, 1, 2), step: int = 5) -> list[torch.Generator]:
-    return generators(42, "noise", step, slots)
+    return generators([draw_seed(42, "noise", step, slot) for slot in slots])
 
 
 def test_a_draw_depends_on_seed_step_and_slot_alone() -> None:

@@ -14,14 +14,18 @@ from torch.nn import functional
 
 from trainpilot.config.schema import Noise
 from trainpilot.families.protocol import Levels
-from trainpilot.randomness import draw_seed, stream
+from trainpilot.randomness import stream
 
 
-def generators(
-    seed: int, purpose: str, step: int, slots: Sequence[int], device: torch.device | str = "cpu"
-) -> list[torch.Generator]:
-    """One generator for each global sample slot of an optimizer step. On the CPU they agree on every machine."""
-    return [torch.Generator(device).manual_seed(draw_seed(seed, purpose, step, slot)) for slot in slots]
+def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """One generator for each sample, from its `draw_seed`. On the CPU they draw the same on every machine."""
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def normal(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device | str) -> Tensor:
+    """Standard normal float32 [B,*shape] on `device`, sample by sample from its own generator."""
+    drawn = [torch.randn(tuple(shape), generator=g, device=g.device, dtype=torch.float32) for g in generators]
+    return torch.stack(drawn).to(device, non_blocking=True)
 
 
 def make_noise(x0: Tensor, generators: Sequence[torch.Generator], noise: Noise) -> Tensor:
@@ -29,11 +33,11 @@ def make_noise(x0: Tensor, generators: Sequence[torch.Generator], noise: Noise) 
 
     offset o: eps += o * N(0,1)[B,C,1,1]; adaptive a: o becomes max(0, o + a * |mean_hw x0|).
     """
-    eps = _normal(x0, x0.shape[1:], generators)
+    eps = normal(x0.shape[1:], generators, x0.device)
     if noise.offset or noise.offset_adaptive:
         means = x0.float().mean(dim=(2, 3), keepdim=True).abs()
         strength = (noise.offset + noise.offset_adaptive * means).clamp(min=0)
-        eps = eps + strength * _normal(x0, (x0.shape[1], 1, 1), generators)
+        eps = eps + strength * normal((x0.shape[1], 1, 1), generators, x0.device)
     if noise.multires_iterations:
         eps = _multires(eps, generators, noise)
     return eps
@@ -50,7 +54,7 @@ def _multires(eps: Tensor, generators: Sequence[torch.Generator], noise: Noise) 
         channels, height, width = sample.shape[1:]
         for level, ratio in enumerate(ratios):
             size = (max(1, int(height / ratio**level)), max(1, int(width / ratio**level)))
-            coarse = _normal(sample, (channels, *size), [generator])
+            coarse = normal((channels, *size), [generator], sample.device)
             coarse = functional.interpolate(coarse, size=(height, width), mode="bilinear")
             sample = sample + coarse * noise.multires_discount**level
             if 1 in size:
@@ -67,7 +71,7 @@ def perturb(eps: Tensor, generators: Sequence[torch.Generator], noise: Noise) ->
     """
     if not noise.ip_gamma:
         return eps
-    return eps + noise.ip_gamma * _normal(eps, eps.shape[1:], generators)
+    return eps + noise.ip_gamma * normal(eps.shape[1:], generators, eps.device)
 
 
 def mix(x0: Tensor, eps: Tensor, levels: Levels) -> Tensor:
@@ -87,9 +91,3 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
     cumulative = root**2
     alphas = torch.cat([cumulative[:1], cumulative[1:] / cumulative[:-1]])
     return 1 - alphas
-
-
-def _normal(like: Tensor, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal float32 [B,*shape] on `like`'s device, sample by sample from its own generator."""
-    drawn = [torch.randn(tuple(shape), generator=g, device=g.device, dtype=torch.float32) for g in generators]
-    return torch.stack(drawn).to(like.device, non_blocking=True)

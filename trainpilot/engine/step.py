@@ -21,7 +21,7 @@ from trainpilot.engine.batches import Batch
 from trainpilot.engine.encode import encode_images_now
 from trainpilot.engine.ladder import Ladder
 from trainpilot.engine.losses import per_sample_loss
-from trainpilot.engine.noise import make_noise, mix, perturb
+from trainpilot.engine.noise import generators, make_noise, mix, normal, perturb
 from trainpilot.engine.parallel import World
 from trainpilot.engine.weights import Average
 from trainpilot.families.protocol import Conditioning, Family, Parts, TextOptions
@@ -134,7 +134,7 @@ class Step:
         with torch.no_grad():
             x0 = self._latents(batch)
             levels = family.levels(parts, batch.level_draws, config.noise, (x0.shape[-2], x0.shape[-1]))
-            draws = [torch.Generator(device).manual_seed(one) for one in batch.noise_seeds]
+            draws = generators(batch.noise_seeds, device)
             eps = make_noise(x0, draws, config.noise)
             x_t = mix(x0, perturb(eps, draws, config.noise), levels)
             target = family.target(parts, x0, eps, levels)
@@ -158,7 +158,7 @@ class Step:
             assert batch.pixels is not None
             moments = encode_images_now(self.family, self.parts, batch.pixels)
         mean, log_variance = moments.float().chunk(2, dim=1)
-        noise = torch.stack([_normal(mean.shape[1:], seed, mean.device) for seed in batch.latent_seeds])
+        noise = normal(mean.shape[1:], generators(batch.latent_seeds, mean.device), mean.device)
         latents = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
         return (latents - self.parts.latent_shift) * self.parts.latent_scale
 
@@ -184,7 +184,3 @@ class Step:
         # For this update alone: the schedule sets the rates anew after it.
         for group in self.optimizer.param_groups:
             group["lr"] *= self.rate_factor
-
-
-def _normal(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
