@@ -18,8 +18,11 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("pilot")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped, by name, where there is no CUDA device."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `matrix` have to be asked for; those marked `gpu` are skipped, by name, without a CUDA device."""
+    if "matrix" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("matrix")])
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
