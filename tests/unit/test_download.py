@@ -131,7 +131,8 @@ def test_refusals_of_the_hub_are_told_apart(site, place, status, headers, words)
     ("status", "words"),
     [(401, "wants a login"), (403, "refuses this file"), (404, "no such file"), (451, "legal"), (418, "status 418")],
 )
-def test_refusals_of_a_plain_server_are_told_apart(site, place, status, words):
+def test_refusals_of_a_plain_server_are_told_apart(site, place, monkeypatch, status, words):
+    monkeypatch.delenv(web.HUB_VARIABLE)
     site.pages["/a.safetensors"] = Page(always=(status, {}))
     job, code = download(place, url=f"{site.url}/a.safetensors", name="a.safetensors")
     assert code == ExitCode.BAD_INPUT and (f"{status}" in reason(job)) and words in reason(job), reason(job)

@@ -18,7 +18,6 @@ from trainpilot.errors import ExitCode, PilotError, RunFailed
 if TYPE_CHECKING:
     from trainpilot.config.prompts import Prompt
     from trainpilot.families.card import Card
-    from trainpilot.families.protocol import Family, Parts
     from trainpilot.models.detect import Base
 
 Loras = list[tuple[Path, float]]
@@ -155,11 +154,9 @@ def _device_locked() -> Iterator[None]:
 
 
 def _make(base: Base, prompts: list[Prompt], loras: Loras, vae: Path | None, args: argparse.Namespace) -> list[Path]:
-    """Encode all prompts, free the text encoders, then make one picture after the other."""
+    from trainpilot.engine.painting import Painting, named, paint
     from trainpilot.engine.probe import choose_device
-    from trainpilot.engine.sampler import encode, sample, save_png
-    from trainpilot.families.protocol import TextOptions
-    from trainpilot.families.registry import adapter
+    from trainpilot.engine.sampler import save_png
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -167,37 +164,14 @@ def _make(base: Base, prompts: list[Prompt], loras: Loras, vae: Path | None, arg
     device = choose_device()
     for note in device.notes:
         say(note)
-    family = adapter(base.family)
-
-    def load(*wanted: str) -> Parts:
-        made = family.load(base.path, frozenset(wanted), dtype=device.dtype, device=device.torch_device, vae=vae)
-        _merge(family, made, loras, base)
-        return made
-
-    # prompts are encoded before the denoiser is loaded: FLUX.1's T5 and its transformer rarely fit together
-    pairs = encode(family, load("text"), prompts, TextOptions(clip_skip=_at_least("--clip-skip", args.clip_skip, 1)))
-    parts = load("denoiser", "vae")
+    painting = Painting(base, tuple(loras), vae, _at_least("--clip-skip", args.clip_skip, 1))
     paths = []
-    for number, (prompt, (positive, negative)) in enumerate(zip(prompts, pairs, strict=True)):
-        image = sample(family, parts, prompt, positive, negative, dtype=device.dtype)
-        used = ", ".join(f"{path.name}:{strength:g}" for path, strength in loras)
-        path = save_png(
-            image, _free(Path(args.out), number, prompt), prompt, prompt.sampler, base=base.path.name, lora=used
-        )
+    for number, (prompt, image) in enumerate(zip(prompts, paint(painting, prompts, device), strict=True)):
+        place = _free(Path(args.out), number, prompt)
+        path = save_png(image, place, prompt, prompt.sampler, base=base.path.name, lora=named(loras))
         say(f"{number + 1}/{len(prompts)} {path}")
         paths.append(path)
     return paths
-
-
-def _merge(family: Family, parts: Parts, loras: Loras, base: Base) -> None:
-    from trainpilot.engine.merging import merge
-    from trainpilot.formats.load import read
-
-    for path, strength in loras:
-        file = read(path)
-        if file.family != base.family:
-            raise PilotError(path, f"a LoRA for {file.family}", base.family, "Choose the base that it was made for.")
-        merge(family, parts, file.state, strength)
 
 
 def _free(folder: Path, number: int, prompt: Prompt) -> Path:

@@ -152,9 +152,9 @@ class Keeper(ABC):
         if job is None or job.status in ("failed", "done"):
             return
         if job.process is not None and job.live:
-            own = job.by == self.name
+            own, what = job.by == self.name, "job" if is_job(path) else "trainer"
             self.trainers[path] = TrainerProcess(path, self._device_of(job), job.process, own=own)
-            self.tell(f"{path.name}: attached to its live process {job.process.pid}")
+            self.tell(f"{path.name}: attached to its live {what}, process {job.process.pid}")
         elif job.status == "running" and FolderLock(path / "run.lock").free():
             self._after_end(path, job, None)
         elif job.status == "stopped" and job.exit_code == ExitCode.PREEMPTED:

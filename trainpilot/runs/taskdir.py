@@ -135,11 +135,16 @@ class TaskDir:
         reason = redact(reason)
         if status == "done":
             self._publish()
-        try:
-            self.events.append("end", status=status, reason=reason, exit_code=int(exit_code))
-        except RunFailed as error:
-            # A full disk must not keep job.json, which replaces a file of the same size, from telling the truth.
-            print(error.message, file=sys.stderr)
+        # What is still being written of the state must not come after the lock, over that of another attempt.
+        for tell_it in (
+            self.state.settle,
+            lambda: self.events.append("end", status=status, reason=reason, exit_code=int(exit_code)),
+        ):
+            try:
+                tell_it()
+            except RunFailed as error:
+                # A full disk must not keep job.json, which replaces a file of the same size, from telling the truth.
+                print(error.message, file=sys.stderr)
         times = job.times | {"ended": time.time()}
         failures = 0 if status == "done" else job.failures
         job.change(status=status, reason=reason, exit_code=int(exit_code), failures=failures, times=times).write(
