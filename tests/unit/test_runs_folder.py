@@ -3,15 +3,17 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from trainpilot.config.merge import Resolved
 from trainpilot.config.schema import RunConfig
-from trainpilot.errors import ExitCode, PilotError
+from trainpilot.errors import ExitCode, PilotError, RunFailed
 from trainpilot.runs import atomic, locks
 from trainpilot.runs.events import history
 from trainpilot.runs.job import Job
@@ -234,6 +236,7 @@ def test_state_is_written_at_most_twice_a_second_but_a_new_phase_at_once(tmp_pat
     for step in range(100):
         now[0] += 0.125
         state.write("train", step, 100)
+        state.settle()
         seen.append(read_state(state.path)["step"])
     assert len(set(seen)) == 25  # 12.5 seconds at two a second
     state.write("save", 99, 100)
@@ -241,7 +244,44 @@ def test_state_is_written_at_most_twice_a_second_but_a_new_phase_at_once(tmp_pat
     before = read_state(state.path)["heartbeat"]
     now[0] += 5
     state.beat()
+    state.settle()
     assert read_state(state.path)["heartbeat"]["monotonic"] > before["monotonic"]
+
+
+def test_no_step_waits_for_a_slow_volume_and_the_phase_after_it_is_true(tmp_path, monkeypatch):
+    now, slow = [100.0], threading.Event()
+    monkeypatch.setattr("trainpilot.runs.state.monotonic", lambda: now[0])
+    state, written = StateFile(tmp_path / "state.json"), []
+    state.write("train", 0, 100)
+
+    def write(path, document, *, durable):
+        written.append(document["step"])
+        assert slow.wait(60)
+        atomic.write_json(path, document, durable=durable)
+
+    monkeypatch.setattr("trainpilot.runs.state.write_json", write)
+    for step in range(1, 9):
+        now[0] += 1
+        state.write("train", step, 100)  # would wait for ever
+    slow.set()
+    state.write("save", 8, 100)
+    assert read_state(state.path)["phase"] == "save" and written == [1, 8]
+
+
+def test_a_disk_that_fills_up_is_told_at_the_next_step(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("trainpilot.runs.state.monotonic", lambda: now[0])
+    state = StateFile(tmp_path / "there" / "state.json")
+    state.path.parent.mkdir()
+    state.write("train", 0, 100)
+    shutil.rmtree(state.path.parent)
+    now[0] += 1
+    state.write("train", 1, 100)
+    now[0] += 1
+    with pytest.raises(RunFailed, match="No such file"):
+        while True:  # the thread may take its time
+            state.write("train", 2, 100)
+            now[0] += 1
 
 
 def test_a_failed_replacement_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
