@@ -41,15 +41,15 @@ class JobRow(BaseModel):
     step: int = 0
     of: int = 0
     unit: str = ""
-    rate: float | None = Field(None, description="Units a second")
-    eta: float | None = Field(None, description="Seconds left")
+    rate: float | None = Field(default=None, description="Units a second")
+    eta: float | None = Field(default=None, description="Seconds left")
     created: float
     started: float | None = None
     ended: float | None = None
     attempts: int = 0
     can_cancel: bool = False
     can_resume: bool = False
-    nobody_works: str = Field("", description="Where a job waits and nobody is there to take it: what to do")
+    nobody_works: str = Field(default="", description="Where a job waits and nobody is there to take it: what to do")
     facts: dict[str, Any] = Field({}, description="What the kind says beyond: file, files, files_done ...")
 
 
