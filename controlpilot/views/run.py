@@ -6,6 +6,7 @@ Used by the run's pages, the dashboard and the API. Everything is read from the 
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from controlpilot.views.samples import matrix
 from controlpilot.views.series import series
 from trainpilot.errors import PilotError
 from trainpilot.runs.atomic import read_json
+from trainpilot.runs.job import Job
 from trainpilot.runs.rundir import RunDir, configurations
 from trainpilot.runs.state import heartbeat_age, read_state
 from trainpilot.workspace import Workspace
@@ -148,6 +150,22 @@ def detail(workspace: Workspace, name: str) -> RunDetail:
         can=_can(shown, made),
         read_all=course.complete,
     )
+
+
+def signature(path: Path) -> str:
+    """Changes whenever `detail` could say something else; costs a few stats. Of a live run it changes all the time."""
+    parts = []
+    for name in ("", "events.jsonl", "samples", "checkpoints", "report"):
+        try:
+            stat = (path / name).stat()
+        except FileNotFoundError:
+            parts.append("0")
+            continue
+        parts.append(f"{stat.st_mtime_ns:x}.{stat.st_size:x}")
+    job = Job.read(path)
+    # A run that hangs changes no file: its age must be told all the same.
+    parts.append(f"{job.view}{int(time.monotonic() // 5) if job.live else ''}" if job else "new")
+    return "-".join(parts)
 
 
 def checkpoints(path: Path) -> list[Checkpoint]:

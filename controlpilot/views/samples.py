@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from controlpilot.measuring import measuring
 from controlpilot.views.refusals import NotFound
+from trainpilot.workspace import Workspace
 
 FILE = re.compile(r"step-(\d{1,12})_p(\d{1,4})\.png")
 ROWS = 40  # steps given at once
@@ -141,3 +143,14 @@ def _text(kind: bytes, data: bytes) -> tuple[str, str] | None:
         except zlib.error:
             return None
     return key.decode("latin-1"), value.decode("utf-8", "replace")
+
+
+def small(workspace: Workspace, run: Path, name: str) -> Path | None:
+    """The thumbnail of a sample; None where it is not made yet, and then it will be. NotFound as `file_of`."""
+    path = file_of(run, name)
+    work = measuring(workspace)
+    known = work.facts([path]).get(path)
+    if known is None:
+        work.want([path], urgent=True)
+        return None
+    return work.thumbnail(known.sha256)
