@@ -1,0 +1,38 @@
+"""What a page or an operation of the API works with: `desk()` gives the settings, folders and machines of the app.
+
+`create_app` makes one Desk and puts it into `app.extensions["pilot"]`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from flask import current_app
+
+from controlpilot.settings import Settings
+from trainpilot.workspace import Workspace
+
+
+@dataclass
+class Desk:
+    """clock: unix seconds; tests put their own here."""
+
+    settings: Settings
+    clock: Callable[[], float] = time.time
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.settings.workspace
+
+    @property
+    def secrets(self) -> Path:
+        return self.settings.secrets
+
+
+def desk() -> Desk:
+    """The Desk of the application that answers the present request."""
+    return cast(Desk, current_app.extensions["pilot"])

@@ -1,0 +1,44 @@
+"""The panel as a process: waitress on a port or a unix socket. Used by `controlpilot serve` and the browser tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from waitress.server import create_server
+
+from controlpilot.app import create_app
+from controlpilot.settings import Settings, bracketed
+
+THREADS = 8  # a page waits for the disk, not for the processor; long polls do not exist
+
+
+def make_server(settings: Settings, app: Any) -> Any:
+    """A waitress server that listens already; `.run()` serves, `.close()` ends it."""
+    options: dict[str, Any] = {
+        "threads": THREADS,
+        "ident": None,  # no Server header
+        "max_request_body_size": app.config["MAX_CONTENT_LENGTH"],
+        "channel_timeout": 60,
+        "clear_untrusted_proxy_headers": False,  # controlpilot.auth decides whom it believes
+    }
+    if settings.socket is not None:
+        settings.socket.unlink(missing_ok=True)  # left by a panel that was killed
+        return create_server(app, unix_socket=str(settings.socket), unix_socket_perms="660", **options)
+    return create_server(app, host=settings.host, port=settings.port, **options)
+
+
+def serve(settings: Settings, helpers: bool) -> int:
+    """Serve until SIGTERM or SIGINT. helpers: run a worker and a courier beside it, as a machine without supervisord
+    needs them."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(settings)
+    server = make_server(settings, app)
+    where = settings.socket or f"http://{bracketed(settings.host)}:{server.effective_port}{settings.prefix}/"
+    print(f"ControlPilot serves {settings.workspace.root} on {where} (process {os.getpid()})", flush=True)
+    try:
+        server.run()
+    finally:
+        server.close()
+    return 0
