@@ -141,6 +141,34 @@ def test_two_processes_make_the_weights_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_how_many_processes_a_launcher_starts(tmp_path: Path) -> None:
+    """torchrun starts two on a CPU; accelerate's --cpu starts one, and that is said."""
+    script = tmp_path / "who.py"
+    script.write_text(
+        "import os\n"
+        "from trainpilot.engine.parallel import World, launched_alone\n"
+        "world = World.join()\n"
+        "print(f'[{world.rank} of {world.size}: {launched_alone(os.environ)}]\\n', end='', flush=True)\n"
+        "world.leave()\n"
+    )
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    told = []
+    for words in (
+        f"torch.distributed.run --nproc-per-node 2 --master-port {_free_port()}",
+        "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
+    ):
+        command = [sys.executable, "-m", *words.split(), str(script)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        told.append(sorted(line for line in done.stdout.splitlines() if line.startswith("[")))
+    assert told[0] == ["[0 of 2: None]", "[1 of 2: None]"]
+    assert len(told[1]) == 1 and told[1][0].startswith("[0 of 1: one process trains")
+
+
+@pytest.mark.slow
 def test_a_stop_that_reaches_one_process_stops_both_at_the_same_step(tmp_path: Path) -> None:
     settings = (
         *SETTINGS,

@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from trainpilot.runs.stop import StopFlag, StopRequested
 
     if several_processes():
-        remedy = "Make the folder with `trainpilot train --prepare`, then: accelerate launch -m trainpilot run FOLDER."
+        remedy = (
+            "Make the folder with `trainpilot train --prepare`, then: accelerate launch --multi_gpu --num_processes N "
+            "-m trainpilot run FOLDER (on CPUs: torchrun --nproc-per-node N -m trainpilot run FOLDER)."
+        )
         raise PilotError("train", "started as one of several processes", "one process, which makes the folder", remedy)
     with StopFlag() as stop:
         try:

@@ -1,5 +1,6 @@
-"""Several processes that train one run under `accelerate launch`: who we are, the sum of everybody's gradients, and
-what all agree on.
+"""Several processes that train one run: who we are, the sum of everybody's gradients, and what all agree on.
+
+Started by `accelerate launch --multi_gpu --num_processes N -m trainpilot run FOLDER`, or by torchrun.
 
 Gradients are summed in one flat buffer instead of wrapping models in DDP: names of modules stay as they are, adapters
 of several models are one reduction, and a process that has no batch in a step simply adds nothing.
@@ -12,7 +13,7 @@ comes to one last meeting. Meetings are held by the hosts: no device waits for t
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,19 @@ _KINDS = (None, ExitCode.PREEMPTED, ExitCode.STOPPED)  # a person's wish wins ov
 # The others wait while the writer samples and verifies. One that dies is noticed at once, by its closed connection.
 _PATIENCE = datetime.timedelta(days=1)
 _PLACES = 4  # numbers that are exchanged: the stop and up to three wishes
+
+
+def launched_alone(environment: Mapping[str, str]) -> str | None:
+    """What to tell where several processes were asked for and one was started, else None.
+
+    `accelerate launch --cpu` starts one whatever --num_processes says; a meeting place without a count gives it away.
+    """
+    if "WORLD_SIZE" in environment or "MASTER_ADDR" not in environment or "ACCELERATE_USE_CPU" not in environment:
+        return None
+    return (
+        "one process trains: accelerate launch starts several only with --multi_gpu; on CPUs use "
+        "`torchrun --nproc-per-node N -m trainpilot run FOLDER`"
+    )
 
 
 @dataclass

@@ -5,6 +5,7 @@ and `resume` with an attempt that has begun; ends with what became of it.
 from __future__ import annotations
 
 import math
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from trainpilot.engine.cache import Cache
 from trainpilot.engine.checkpoints import Snapshot
 from trainpilot.engine.ladder import Ladder
 from trainpilot.engine.meter import Meter, Row
-from trainpilot.engine.parallel import World
+from trainpilot.engine.parallel import World, launched_alone
 from trainpilot.engine.pictures import Pictures
 from trainpilot.engine.recorder import Recorder
 from trainpilot.engine.setup import Phases, Prepared, prepare
@@ -60,6 +61,8 @@ def train(run: RunDir, resolved: Resolved, *, progress: Progress, stop: StopFlag
     config = resolved.config
     world = World.join()
     phases = Phases(run, progress, stop)
+    if alone := launched_alone(os.environ):
+        phases.say(alone)
     cache = Cache(run.workspace.cache, config.cache.max_gb, say=phases.say)
     try:
         with cache.hold(run.name) if run.writes else nullcontext():
