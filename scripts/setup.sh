@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes everything ready to run: .venv with torch (CPU or CUDA build) and this project. Safe to repeat; what is in
-# place is skipped. Needs Python 3.11 or 3.12 and nothing else. Used by demo.sh, test.sh and the README.
+# Makes everything ready to run: .venv with torch (CPU or CUDA build) and this project, and the panel's front-end files.
+# Safe to repeat; what is in place is skipped. Needs Python 3.11 or 3.12 and npm. Used by demo.sh, test.sh and the
+# README.
 #
 #   PILOT_PYTHON       the Python to build on, else the first of python3.11, python3.12, python3
 #   PILOT_TORCH_INDEX  a package index to take torch from, for a build that pip's own sources do not have
@@ -75,9 +76,12 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "setup: PILOT_TORCH_INDEX=<address of PyTorch's index of CPU builds> avoids that"
         "${install[@]}" "$torch_pin"
     fi
-    "${install[@]}" --editable ".[train,dev]"
+    "${install[@]}" --editable ".[train,panel,dev]"
     echo "$wanted" >"$stamp"
 fi
+
+# --- the panel's pages ------------------------------------------------------------------------------------------------
+PILOT_FRONT_END=${PILOT_FRONT_END:-dev} bash scripts/front_end.sh
 
 # --- what was found ---------------------------------------------------------------------------------------------------
 DRIVER="$driver" WHY="$why" "$python" - <<'PYTHON'
