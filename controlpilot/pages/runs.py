@@ -19,7 +19,7 @@ from controlpilot.views import queue as queue_view
 from controlpilot.views import run as run_view
 from controlpilot.views.refusals import NotFound
 from controlpilot.views.run import PHASES, RunDetail
-from controlpilot.views.run_actions import About, Request
+from controlpilot.views.run_actions import About
 from controlpilot.views.runs import Show, Sort, folder_of, names, runs
 from trainpilot.errors import PilotError
 
@@ -262,9 +262,7 @@ _ASKED = {
 @blueprint.post("/runs/<name>/ask/<kind>")
 def ask(name: str, kind: str) -> Response:
     """Ask a live run to stop, save or sample."""
-    if kind not in get_args(Request):
-        raise NotFound("request", repr(kind[:20]), ", ".join(get_args(Request)), "Reload the page.")
-    run_actions.request(desk().workspace, name, cast(Request, kind))
+    run_actions.request(desk().workspace, name, run_actions.request_kind(kind))
     return _said(name, _ASKED[kind])
 
 

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,6 +49,13 @@ class Undo(BaseModel):
 
     id: str
     name: str
+
+
+def request_kind(kind: str) -> Request:
+    """A word of a URL as a request. NotFound for any other."""
+    if kind not in get_args(Request):
+        raise NotFound("request", repr(kind[:20]), ", ".join(get_args(Request)), "Choose one of these.")
+    return cast(Request, kind)
 
 
 def request(workspace: Workspace, name: str, kind: Request) -> None:

@@ -78,12 +78,12 @@ function lossTable() {
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const faint = (name, share) => `color-mix(in srgb, ${colour(name)} ${share}%, transparent)`;
 
-function axes(format) {
+function axes(format, room = 56) {
   const line = { stroke: colour("--text-quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   const font = `12px ${getComputedStyle(document.body).fontFamily}`;
   return [
-    { ...line, font, grid: { show: false }, values: (_, steps) => steps.map((step) => (Number.isInteger(step) ? step.toLocaleString() : "")) },
-    { ...line, font, size: 64, values: (_, values) => values.map(format ?? ((value) => (value == null ? "" : shown(value)))) },
+    { ...line, font, size: 28, grid: { show: false }, values: (_, steps) => steps.map((step) => (Number.isInteger(step) ? step.toLocaleString() : "")) },
+    { ...line, font, size: room, values: (_, values) => values.map(format ?? ((value) => (value == null ? "" : shown(value)))) },
   ];
 }
 
@@ -157,7 +157,7 @@ function drawSmall() {
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: "steps", scales: ["x", null] } },
       legend: { show: false },
       scales: { x: { time: false, range: () => range ?? [own.steps[0] ?? 0, Math.max(own.steps.at(-1) ?? 1, 1)] }, y: { range: (_, low, high) => spread(low, high) } },
-      axes: axes(key === "lr" ? (value) => (value ? value.toExponential(0) : "0") : undefined),
+      axes: axes(key === "lr" ? (value) => (value ? value.toExponential(0) : "0") : undefined, 44),
       series: [{}, { stroke: colour("--line-3"), width: 1.5, points: { show: false }, spanGaps: true }],
     }, [[...own.steps], [...values]], place);
   }
