@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from urllib.parse import urlsplit
 
 from controlpilot.services import Service
+from controlpilot.settings import Settings
 from trainpilot.errors import PilotError
 
 FOLDER = Path(__file__).parent
@@ -22,23 +23,13 @@ JS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")  # Debian's lib
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*")
 SAFE_LABEL = re.compile(r"[A-Za-z0-9 ._-]{1,40}")
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d{1,5}")
-TEMPLATE_ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
+PUBLIC_ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
+NETWORK = re.compile(r"[0-9a-fA-F.:]+(/\d{1,3})?")
 HOST = re.compile(r"[0-9.]+|\[[0-9a-f:]+\]|\*")
 
 
-class GatewaySettings(Protocol):
-    """What the gateway takes from the panel's settings."""
-
-    @property
-    def run(self) -> Path: ...
-    @property
-    def url_template(self) -> str | None: ...
-    @property
-    def behind_proxy(self) -> bool: ...
-
-
 def render(
-    settings: GatewaySettings,
+    settings: Settings,
     services: Iterable[Service],
     *,
     listen: str = "0.0.0.0",
@@ -56,22 +47,16 @@ def render(
         raise PilotError(
             "gateway", f"{len(panels)} services named panel", "one", "keep controlpilot/services/panel.conf"
         )
-    panel_port = panels[0].port
-    proxied = settings.behind_proxy
     common = {
         "LISTEN": _checked("listen", listen, HOST),
-        "BEHIND": "1" if proxied else "0",
-        "PANEL": _panel_address(settings.url_template, panel_port),
-        "PANEL_PORT": str(panel_port),
         "PANEL_SOCKET": _checked("panel socket", panel_socket or settings.run / "panel.sock", SAFE_PATH),
-        "SCHEME": "$pilot_told_scheme" if proxied else "$scheme",
-        "CLIENT": "$proxy_add_x_forwarded_for" if proxied else "$remote_addr",
+        **_panel_values(settings, panels[0].port or 0),
     }
     servers = []
     for service in public:
         is_panel = service.name == "panel"
-        prefix = "$http_x_forwarded_prefix" if proxied and is_panel else '""'
-        values = common | {"PORT": str(service.port), "PROXY": _filled("proxy", common | {"PREFIX": prefix}).strip()}
+        proxy = _filled("proxy", {"PREFIX": "$pilot_prefix" if is_panel else '""'}).strip()
+        values = common | {"PORT": str(service.port), "PROXY": proxy}
         if is_panel:
             servers.append(_filled("panel", values | {"DEFAULT": " default_server"}))
         else:
@@ -83,12 +68,14 @@ def render(
             "OWN": _checked("run folder", settings.run / "gateway", SAFE_PATH),
             "SCRIPT": _checked("script", FOLDER / "gateway.js", SAFE_PATH),
             "ACCESS_LOG": _checked("access log", access_log, SAFE_PATH),
+            "TRUSTED": "".join(f" {_checked('proxy', net, NETWORK)} 1;" for net in settings.trusted_proxies),
+            "PUBLISHED": "".join(_published(settings, public)),
             "SERVERS": "\n".join(servers),
         },
     )
 
 
-def write(settings: GatewaySettings, services: Iterable[Service], *, listen: str = "0.0.0.0") -> Path:
+def write(settings: Settings, services: Iterable[Service], *, listen: str = "0.0.0.0") -> Path:
     """Writes run/nginx.conf and returns its path. The caller owns the folder and makes run/gateway for the user that
     nginx runs as."""
     place = settings.run / "nginx.conf"
@@ -112,7 +99,7 @@ def _own_values(service: Service) -> dict[str, str]:
     for pattern in service.same_origin:
         rules.append(
             f"        location ~* {_pattern(service, pattern)} {{\n"
-            "            if ($pilot_unproven) { return 403; }\n"
+            "            if ($pilot_unproven) { rewrite ^ /.pilot/refused last; }\n"
             "            js_header_filter gateway.keepOurs;\n"
             f"            proxy_pass {upstream};\n"
             "        }\n"
@@ -125,10 +112,28 @@ def _own_values(service: Service) -> dict[str, str]:
     }
 
 
-def _panel_address(template: str | None, port: int | None) -> str:
-    if not template:
-        return ""
-    return _checked("PILOT_URL_TEMPLATE", template.replace("{port}", str(port)), TEMPLATE_ADDRESS).rstrip("/")
+def _panel_values(settings: Settings, port: int) -> dict[str, str]:
+    """Where the page that says "not signed in" points to: an address, or the port on the same host."""
+    address = ""
+    published = settings.ports.get(port, port)
+    if settings.url_template:
+        address = settings.url_template.format(port=port, service="panel").rstrip("/")
+    elif settings.public_host and port in settings.ports:
+        address = f"http://{settings.public_host}:{published}"
+    if address:
+        _checked("public address", address, PUBLIC_ADDRESS)
+    return {"PANEL": address + settings.prefix, "PANEL_PORT": str(published)}
+
+
+def _published(settings: Settings, services: Iterable[Service]) -> list[str]:
+    """Lines for nginx's map: the host of each public address and the scheme it is reached by."""
+    lines: dict[str, str] = {}
+    for service in services:
+        if settings.url_template:
+            address = settings.url_template.format(port=service.port, service=service.name)
+            parts = urlsplit(_checked("PILOT_URL_TEMPLATE", address, PUBLIC_ADDRESS))
+            lines[parts.netloc.lower()] = parts.scheme
+    return [f' "{host}" {scheme};' for host, scheme in lines.items()]
 
 
 def _pattern(service: Service, pattern: str) -> str:

@@ -18,7 +18,7 @@ function keepOurs(r) {
 
 // The name under which the browser knows this origin. A proxy in front may have replaced the Host.
 function host(r) {
-    const told = r.variables.pilot_behind_proxy === '1' && r.headersIn['X-Forwarded-Host'];
+    const told = r.variables.pilot_trusted === '1' && r.headersIn['X-Forwarded-Host'];
     return told ? told.split(',')[0].trim() : (r.headersIn.Host || '');
 }
 
