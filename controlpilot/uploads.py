@@ -16,6 +16,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -167,6 +168,15 @@ class Uploads:
             parts=incomplete[:100] if parts else [],
             replaced=record.replaced,
         )
+
+    def parts(self, ident: str) -> list[Part]:
+        """Every file of an upload. Raises NotFound."""
+        record, offsets = self._record(ident), self._offsets(ident)
+        done = record.state == "done"
+        return [
+            Part(number=number, path=path, size=size, offset=size if done else offsets.get(number, 0))
+            for number, (path, size) in enumerate(record.files)
+        ]
 
     def _record(self, ident: str) -> _Record:
         value = read_json(self.folder / ident / "upload.json") if _ID.fullmatch(ident) else None
@@ -331,6 +341,24 @@ class Uploads:
                 raise
             self._write(record, state="done", reason="", pid=0, replaced=replaced)
             shutil.rmtree(self.folder / ident / "parts", ignore_errors=True)
+        return self.read(ident)
+
+    def finish_soon(self, ident: str, seconds: float) -> Upload:
+        """`finish` in the background; its answer where it comes within `seconds`, else the state as it is."""
+        raised: list[PilotError | OSError] = []
+
+        def work() -> None:
+            try:
+                self.finish(ident)
+            except (PilotError, OSError) as error:
+                raised.append(error)
+
+        self._record(ident)
+        thread = threading.Thread(target=work, name=f"upload {ident}", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if raised:
+            raise raised[0]
         return self.read(ident)
 
     def _place(self, record: _Record) -> str:

@@ -28,6 +28,7 @@ REASONS = {
     404: "There is no such thing.",
     409: "The present state does not allow it.",
     410: "It was there once.",
+    412: "Another version of the protocol is wanted.",
     413: "Too much at once.",
     415: "Send JSON.",
     416: "There is no such range.",

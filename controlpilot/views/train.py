@@ -19,6 +19,7 @@ from controlpilot.views.drafts import Choices
 from controlpilot.views.fields import field_of, shown
 from controlpilot.views.plan import Outcome, device_now, look
 from controlpilot.views.refusals import Conflict
+from controlpilot.views.run import checkpoint_file
 from trainpilot.config.describe import both
 from trainpilot.config.document import profile_tables, read_toml
 from trainpilot.config.layers import nest
@@ -111,8 +112,11 @@ def start(workspace: Workspace, choices: Choices, wait: float = MEASURE_SECONDS)
     return Started(run=run.name, folder=str(run.path), notes=run.notes)
 
 
-def from_run(workspace: Workspace, name: str) -> tuple[Choices, str]:
-    """A run's configuration as choices: everything that its profile and family do not give again."""
+def from_run(workspace: Workspace, name: str, checkpoint: int | None = None) -> tuple[Choices, str]:
+    """A run's configuration as choices: everything that its profile and family do not give again.
+
+    checkpoint: a step of that run whose weights the new one begins with. Raises PilotError or NotFound.
+    """
     run = RunDir.find(workspace, name)
     words = command(run.resolved)
     choices = Choices(base=run.config.model.base, datasets=[dataset.path for dataset in run.config.datasets])
@@ -134,7 +138,11 @@ def from_run(workspace: Workspace, name: str) -> tuple[Choices, str]:
     choices.base = _short(workspace.models, choices.base)
     choices.datasets = [_short(workspace.datasets / "images", path) for path in choices.datasets]
     choices.name = run.name
-    return choices, f"run {run.name}{problem}"
+    origin = f"run {run.name}"
+    if checkpoint is not None:
+        choices.settings["network.init_from"] = str(checkpoint_file(run.path, checkpoint))
+        origin += f", step {checkpoint}"
+    return choices, origin + problem
 
 
 def _at(tables: object, path: str) -> object:
