@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from flask import current_app
 
 from controlpilot.settings import Settings
+from controlpilot.telemetry import Telemetry
 from trainpilot.workspace import Workspace
 
 
 @dataclass
 class Desk:
-    """clock: unix seconds; tests put their own here."""
+    """clock: unix seconds; tests put their own here. telemetry: its thread is started by whoever serves."""
 
     settings: Settings
     clock: Callable[[], float] = time.time
+    telemetry: Telemetry = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.telemetry = Telemetry(self.workspace.root)
 
     @property
     def workspace(self) -> Workspace:

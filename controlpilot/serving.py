@@ -35,10 +35,13 @@ def serve(settings: Settings, helpers: bool) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
     server = make_server(settings, app)
+    telemetry = app.extensions["pilot"].telemetry
+    telemetry.start()
     where = settings.socket or f"http://{bracketed(settings.host)}:{server.effective_port}{settings.prefix}/"
     print(f"ControlPilot serves {settings.workspace.root} on {where} (process {os.getpid()})", flush=True)
     try:
         server.run()
     finally:
         server.close()
+        telemetry.stop()
     return 0
