@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from controlpilot.measuring import measuring
 from controlpilot.views import jobs, models
 from controlpilot.views.jobs import JobRow
 from controlpilot.views.refusals import NotFound
@@ -168,6 +169,16 @@ def _picture(path: Path) -> Picture | None:
         return Picture(file=path.name, changed=path.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
+
+
+def small_picture(workspace: Workspace, ident: str, file: str) -> Path | None:
+    """The thumbnail of a picture; None while it is not made, which then is asked for. NotFound as below."""
+    path = picture_file(workspace, ident, file)
+    service = measuring(workspace)
+    facts = service.facts([path]).get(path)
+    if facts is None:
+        service.want([path], urgent=True)
+    return service.thumbnail(facts.sha256) if facts is not None else None
 
 
 def picture_file(workspace: Workspace, ident: str, file: str) -> Path:
