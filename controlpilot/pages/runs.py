@@ -48,7 +48,7 @@ def index() -> Response:
     }
     page = request.args.get("page", 1, type=int)
     found = runs(desk().workspace, page=page, **cast(dict[str, Any], chosen))
-    here = url_for("runs.index", part="list", **chosen, page=page)
+    here = url_for("runs.index", part="list", page=page, **cast(dict[str, Any], chosen))
     if part == "list":
         return _fragment(render_template("runs/_list.html", list=found, chosen=chosen))
     trashed = request.args.get("trashed", "")[:40]

@@ -113,6 +113,14 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// An open menu stays as it is: what is polled around it waits until it is closed.
+document.addEventListener("toggle", (event) => {
+  const part = event.target.matches?.("details[data-menu]") && event.target.closest("[hx-get]");
+  if (!part) return;
+  if (event.target.open) part.removeAttribute("data-live");
+  else part.dataset.live = "2";
+}, true);
+
 document.addEventListener("keydown", (event) => {
   const menu = event.key === "Escape" && event.target.closest?.("details[data-menu][open]");
   if (!menu) return;

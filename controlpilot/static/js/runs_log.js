@@ -64,13 +64,14 @@ async function around(at) {
   live = false;
   follow.checked = false;
   const [above, below] = await Promise.all([json(url({ before: at })), json(url({ after: at }))]);
-  lines.textContent = text(above.lines) + text(below.lines);
+  const mark = document.createElement("mark");
+  mark.textContent = text(below.lines.slice(0, 1));
+  lines.replaceChildren(text(above.lines), mark, text(below.lines.slice(1)));
   partial.textContent = "";
   start = above.start;
   older.hidden = !above.more_before;
-  const share = above.lines.length / Math.max(1, above.lines.length + below.lines.length);
-  frame.scrollTop = Math.max(0, frame.scrollHeight * share - frame.clientHeight / 3);
-  frame.focus();
+  frame.focus({ preventScroll: true });
+  mark.scrollIntoView({ block: "center" });
 }
 
 async function search(needle, from) {
