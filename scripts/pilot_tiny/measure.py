@@ -71,6 +71,28 @@ def _shape(mask: NDArray[np.bool_]) -> str:
     return max(scenes.SHAPES, key=fit)
 
 
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected piece (four neighbours): specks elsewhere do not move the box around the shape."""
+    left, best = mask.copy(), np.zeros_like(mask)
+    while left.any():
+        piece = np.zeros_like(mask)
+        piece[tuple(np.argwhere(left)[0])] = True
+        while True:
+            grown = piece.copy()
+            grown[1:] |= piece[:-1]
+            grown[:-1] |= piece[1:]
+            grown[:, 1:] |= piece[:, :-1]
+            grown[:, :-1] |= piece[:, 1:]
+            grown &= left
+            if (grown == piece).all():
+                break
+            piece = grown
+        left &= ~piece
+        if piece.sum() > best.sum():
+            best = piece
+    return best
+
+
 def look(picture: Image.Image) -> Seen:
     """Read the attributes of a picture with one shape."""
     pixels = np.asarray(picture.convert("RGB")).astype(np.float64)
@@ -78,6 +100,7 @@ def look(picture: Image.Image) -> Seen:
     ground = np.median(border, axis=0)
     mask = np.linalg.norm(pixels - ground, axis=2) > _DIFFERENT
     background = _nearest(ground, scenes.BACKGROUNDS)
+    mask = _largest(mask)
     if mask.sum() < _LEAST:
         return Seen(None, None, None, background)
     ys, xs = np.nonzero(mask)
