@@ -17,6 +17,8 @@ from controlpilot.views.drafts import Change, Draft
 from controlpilot.views.fields import Field, current, dataset_fields, field_of, from_form, groups, to_form
 from controlpilot.views.plan import Outcome
 from trainpilot.errors import PilotError, Problems
+from trainpilot.families.card import cards
+from trainpilot.families.samplers import samplers_of
 
 STEPS = (
     ("type", "Type"),
@@ -45,6 +47,7 @@ AUTOMATIC = (
 )
 # Which step mends a problem of which setting.
 _PLACES = (("datasets", 2), ("model", 4), ("run.name", 5))
+_LETTERS = frozenset({"vae", "snr", "ema", "t5", "clip", "ip", "gb", "lr"})
 _YOURS = ("--set", "--dataset", "--base-model", "--name")
 
 
@@ -58,6 +61,7 @@ class FieldView(BaseModel):
     value: str = ""
     source: str = ""
     problem: str = ""
+    suggestions: list[str] = []
 
     @property
     def name(self) -> str:
@@ -82,8 +86,9 @@ class GroupView(BaseModel):
 
 def label(name: str) -> str:
     """`min_snr_gamma` as words."""
-    words = name.rpartition(".")[2].replace("_", " ")
-    return words[:1].upper() + words[1:]
+    words = [word.upper() if word in _LETTERS else word for word in name.rpartition(".")[2].split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
 
 
 def source_words(source: str) -> str:
@@ -129,9 +134,27 @@ def form(draft: Draft, outcome: Outcome) -> list[GroupView]:
 
 
 def some(draft: Draft, outcome: Outcome, paths: Sequence[str]) -> list[FieldView]:
-    """Chosen fields, for a step that shows a few."""
+    """Chosen fields, for a step that shows a few; their section is part of the label."""
     pairs = [(path, field) for path in paths if (field := field_of(path)) is not None]
-    return _group("", "", pairs, draft, outcome).fields
+    fields = _group("", "", pairs, draft, outcome).fields
+    for one in fields:
+        section = one.field.section.rpartition(".")[2]
+        if section and section != "captions":
+            one.label = f"{label(section)}: {one.label[:1].lower()}{one.label[1:]}"
+    return fields
+
+
+def _suggestions(path: str, outcome: Outcome) -> list[str]:
+    """Words that a text setting is likely to be, known from the model families."""
+    family = outcome.config.model.family
+    known = cards().get(family)
+    if path == "model.family":
+        return ["auto", *cards()]
+    if path == "network.targets" and known:
+        return list(known.targets)
+    if path == "sampling.sampler" and known:
+        return ["auto", *samplers_of(family)]
+    return []
 
 
 def _group(name: str, title: str, pairs: Sequence[tuple[str, Field]], draft: Draft, outcome: Outcome) -> GroupView:
@@ -150,6 +173,7 @@ def _group(name: str, title: str, pairs: Sequence[tuple[str, Field]], draft: Dra
                 value=value,
                 source=source_words(outcome.sources.get(path, "default")),
                 problem=wrong.get(path, ""),
+                suggestions=_suggestions(path, outcome),
             )
         )
     changed = sum(bool(one.text) for one in fields)
@@ -170,7 +194,7 @@ def done(draft: Draft, outcome: Outcome) -> list[str]:
     holds = {
         "type": bool(draft.kind),
         "dataset": bool(draft.datasets) and 2 not in wrong,
-        "profile": bool(draft.profile) and 3 not in wrong and draft.step > 3,
+        "profile": bool(draft.profile) and 3 not in wrong and (draft.step > 3 or bool(draft.origin)),
         "model": bool(draft.base) and 4 not in wrong,
         "review": outcome.live.state == "ready" and draft.step > 5,
     }
