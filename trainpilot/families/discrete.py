@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainpilot.config.schema import Noise
+from trainpilot.config.schema import Loss, Noise
+from trainpilot.engine.losses import snr_weights
 from trainpilot.engine.noise import zero_terminal_snr
 from trainpilot.errors import PilotError
 from trainpilot.families.distributions import bounds, place
@@ -53,8 +54,9 @@ def table(scheduler: dict[str, Any], zero_terminal: bool, device: torch.device) 
     )
 
 
-def levels(parts: Parts, u: Tensor, noise: Noise, tokens: int) -> Levels:
+def levels(parts: Parts, u: Tensor, noise: Noise, latent_size: tuple[int, int]) -> Levels:
     """Uniform draws u [B] -> integer time steps in min..max by the configured distribution."""
+    tokens = (latent_size[0] // 2) * (latent_size[1] // 2)
     alpha, sigma = table(parts.scheduler_config, noise.zero_terminal_snr, u.device)
     low, high = bounds(noise, len(alpha))
     time = (low + place(u, noise, tokens, "uniform") * (high - low)).long().clamp(low, high - 1)
@@ -67,3 +69,8 @@ def target(parts: Parts, x0: Tensor, eps: Tensor, levels: Levels) -> Tensor:
         return eps
     alpha, sigma = (share.view(-1, 1, 1, 1) for share in (levels.alpha, levels.sigma))
     return alpha * eps - sigma * x0
+
+
+def loss_weights(parts: Parts, levels: Levels, loss: Loss) -> Tensor:
+    """[B] weights of the per-sample losses, by the signal-to-noise ratio."""
+    return snr_weights(parts.prediction, levels, loss)

@@ -57,6 +57,7 @@ class Flux:
     name = "flux"
     components: tuple[str, ...] = ("denoiser", "text_encoder", "text_encoder_2")
     pipeline = "diffusers.FluxPipeline"
+    encode_images, decode_latents = staticmethod(latents.encode), staticmethod(latents.decode)
 
     def load(
         self,
@@ -96,12 +97,6 @@ class Flux:
         # no attention mask: FLUX was trained with the padding visible
         context = t5(input_ids=ids.to(next(t5.parameters()).device)).last_hidden_state
         return {"context": context, "pooled": pooled}
-
-    def encode_images(self, parts: Parts, pixels: Tensor) -> Tensor:
-        return latents.encode(parts, pixels)
-
-    def decode_latents(self, parts: Parts, latent: Tensor) -> Tensor:
-        return latents.decode(parts, latent)
 
     def levels(self, parts: Parts, u: Tensor, noise: Noise, latent_size: tuple[int, int]) -> Levels:
         low, high = bounds(noise)

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainpilot.config.schema import Loss, Noise
-from trainpilot.engine.losses import snr_weights
+from trainpilot.config.schema import Noise
 from trainpilot.families import clip_text, discrete, latents, miniature, unet
 from trainpilot.families.construction import configs
 from trainpilot.families.loading import Original, Source
@@ -23,6 +22,9 @@ class StableDiffusion:
     name = "sd15"
     components: tuple[str, ...] = ("denoiser", "text_encoder")
     pipeline = "diffusers.StableDiffusionPipeline"
+    encode_images, decode_latents = staticmethod(latents.encode), staticmethod(latents.decode)
+    levels, target = staticmethod(discrete.levels), staticmethod(discrete.target)
+    loss_weights = staticmethod(discrete.loss_weights)
 
     def load(
         self,
@@ -55,26 +57,11 @@ class StableDiffusion:
         )
         return {"context": output.hidden}
 
-    def encode_images(self, parts: Parts, pixels: Tensor) -> Tensor:
-        return latents.encode(parts, pixels)
-
-    def decode_latents(self, parts: Parts, latent: Tensor) -> Tensor:
-        return latents.decode(parts, latent)
-
-    def levels(self, parts: Parts, u: Tensor, noise: Noise, latent_size: tuple[int, int]) -> Levels:
-        return discrete.levels(parts, u, noise, tokens=(latent_size[0] // 2) * (latent_size[1] // 2))
-
-    def target(self, parts: Parts, x0: Tensor, eps: Tensor, levels: Levels) -> Tensor:
-        return discrete.target(parts, x0, eps, levels)
-
     def predict(
         self, parts: Parts, x_t: Tensor, levels: Levels, conditioning: Conditioning, sizes: Tensor, noise: Noise
     ) -> Tensor:
         denoiser = unet.of(parts)
         return denoiser(x_t, levels.time, encoder_hidden_states=conditioning["context"], return_dict=False)[0]
-
-    def loss_weights(self, parts: Parts, levels: Levels, loss: Loss) -> Tensor:
-        return snr_weights(parts.prediction, levels, loss)
 
     def tiny(self, folder: Path, seed: int = 0) -> Path:
         small = {

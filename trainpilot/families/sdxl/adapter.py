@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainpilot.config.schema import Loss, Noise
-from trainpilot.engine.losses import snr_weights
+from trainpilot.config.schema import Noise
 from trainpilot.families import clip_text, discrete, latents, miniature, unet
 from trainpilot.families.construction import configs
 from trainpilot.families.loading import Original, Source
@@ -37,6 +36,9 @@ class StableDiffusionXL:
     name = "sdxl"
     components: tuple[str, ...] = ("denoiser", "text_encoder", "text_encoder_2")
     pipeline = "diffusers.StableDiffusionXLPipeline"
+    encode_images, decode_latents = staticmethod(latents.encode), staticmethod(latents.decode)
+    levels, target = staticmethod(discrete.levels), staticmethod(discrete.target)
+    loss_weights = staticmethod(discrete.loss_weights)
 
     def load(
         self,
@@ -61,18 +63,6 @@ class StableDiffusionXL:
         )
         return {"context": torch.cat([first.hidden, second.hidden], dim=-1), "pooled": second.pooled}
 
-    def encode_images(self, parts: Parts, pixels: Tensor) -> Tensor:
-        return latents.encode(parts, pixels)
-
-    def decode_latents(self, parts: Parts, latent: Tensor) -> Tensor:
-        return latents.decode(parts, latent)
-
-    def levels(self, parts: Parts, u: Tensor, noise: Noise, latent_size: tuple[int, int]) -> Levels:
-        return discrete.levels(parts, u, noise, tokens=(latent_size[0] // 2) * (latent_size[1] // 2))
-
-    def target(self, parts: Parts, x0: Tensor, eps: Tensor, levels: Levels) -> Tensor:
-        return discrete.target(parts, x0, eps, levels)
-
     def predict(
         self, parts: Parts, x_t: Tensor, levels: Levels, conditioning: Conditioning, sizes: Tensor, noise: Noise
     ) -> Tensor:
@@ -85,9 +75,6 @@ class StableDiffusionXL:
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-
-    def loss_weights(self, parts: Parts, levels: Levels, loss: Loss) -> Tensor:
-        return snr_weights(parts.prediction, levels, loss)
 
     def tiny(self, folder: Path, seed: int = 0) -> Path:
         small = {
