@@ -97,6 +97,10 @@ def make(
             f"time is an estimate for {device.name} at {device.tflops:.3g} TFLOP/s ({device.source}), from counted "
             "operations; caching, saving and evaluation come on top"
         )
+        if base.tiny:
+            reasons.append("of a miniature: scaled from the full-size model, and off by up to five times either way")
+        if device.kind == "cuda":
+            reasons.append("device memory is an estimate from module shapes and counted activations")
     grace = float(surroundings.get("PILOT_STOP_GRACE", _STOP_GRACE))
     pixels = sum(p.width * p.height for p in wanted)
     kept = len(saves) if config.saving.keep == 0 else min(config.saving.keep, len(saves)) + 1
