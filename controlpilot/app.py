@@ -15,6 +15,9 @@ from flask import Flask, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from controlpilot import api, pages, problems, words
+from controlpilot.auth import guard
+from controlpilot.auth import views as auth_views
+from controlpilot.auth.proxies import Proxies
 from controlpilot.desk import Desk
 from controlpilot.nav import Nav, Tab
 from controlpilot.settings import Settings
@@ -23,15 +26,21 @@ API = "/api/v1"
 BODY_LIMIT = 64 * 2**20  # bytes of one request; uploads come in smaller parts
 
 
-def create_app(settings: Settings) -> Flask:
-    """The panel of a workspace. Makes nothing on disk and starts no thread; `controlpilot serve` does."""
+def create_app(settings: Settings, desk: Desk | None = None) -> Flask:
+    """The panel of a workspace. Makes nothing on disk and starts no thread; `controlpilot serve` does.
+
+    desk: one of the caller's own, with other clocks.
+    """
     app = Flask("controlpilot")
     app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT, MAX_FORM_PARTS=2000)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.jinja_env.filters.update(words.FILTERS)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.extensions["pilot"] = Desk(settings)
+    app.extensions["pilot"] = desk or Desk(settings)
+    app.wsgi_app = Proxies(app.wsgi_app, settings)  # type: ignore[method-assign, assignment]
     problems.register(app)
+    guard.register(app)
+    app.register_blueprint(auth_views.blueprint)
 
     app.add_url_rule("/healthz", "healthz", _healthz)
     for module in _modules(api):
@@ -57,7 +66,10 @@ def _modules(package: ModuleType) -> list[ModuleType]:
 def _context(app: Flask, tabs: list[tuple[Nav, str]]) -> None:
     def shown() -> dict[str, Any]:
         here = request.blueprint
+        if guard.who() is None:
+            return {"tabs": [], "leave_url": None}
         return {
+            "leave_url": url_for("auth.leave"),
             "tabs": [
                 Tab(nav.title, nav.icon, url_for(f"{name}.{nav.view}"), name == here) for nav, name in tabs
             ]
@@ -66,5 +78,6 @@ def _context(app: Flask, tabs: list[tuple[Nav, str]]) -> None:
     app.context_processor(shown)
 
 
+@guard.public(guard.HERE)
 def _healthz() -> Response:
     return Response("ok\n", mimetype="text/plain")

@@ -9,6 +9,7 @@ from typing import Any
 from waitress.server import create_server
 
 from controlpilot.app import create_app
+from controlpilot.auth.passwords import forget_in, prepare
 from controlpilot.settings import Settings, bracketed
 
 THREADS = 8  # a page waits for the disk, not for the processor; long polls do not exist
@@ -33,6 +34,12 @@ def serve(settings: Settings, helpers: bool) -> int:
     """Serve until SIGTERM or SIGINT. helpers: run a worker and a courier beside it, as a machine without supervisord
     needs them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    prepared = prepare(settings.secrets, os.environ)
+    forget_in(os.environ)
+    if prepared.generated is not None:
+        print(
+            f"The panel's password is {prepared.generated} (shown once; controlpilot password sets another)", flush=True
+        )
     app = create_app(settings)
     server = make_server(settings, app)
     telemetry = app.extensions["pilot"].telemetry

@@ -18,7 +18,6 @@ from trainpilot.errors import PilotError
 from trainpilot.workspace import Workspace
 
 PORT = 7878
-# The public port of every service is fixed by the contracts; services() knows it too, but the panel's is needed here.
 HOST = "127.0.0.1"
 LOOPBACK = ("localhost",)
 
@@ -101,8 +100,11 @@ class Settings:
 
     def trusts(self, address: str | None) -> bool:
         """Whether what a proxy at this address says about the request is believed."""
-        if self.socket is not None:
-            return True  # only the gateway can open the socket
+        # Only the gateway can open the socket.
+        return self.socket is not None or self.names_proxy(address)
+
+    def names_proxy(self, address: str | None) -> bool:
+        """Whether the address is one of the trusted proxies'."""
         try:
             asked = ipaddress.ip_address(address or "")
         except ValueError:
