@@ -34,7 +34,7 @@ def index() -> Response | str:
     """The tab: begin, or go on with a draft. ?demo=1 and ?from=RUN lead into a draft of that kind."""
     place = desk().workspace
     if request.args.get("demo"):
-        return redirect(url_for("train.draft", ident=_begun(place, "demo").id), 303)
+        return redirect(url_for("train.draft", ident=_begun(place, None).id), 303)
     if run := request.args.get("from"):
         begun = _begun(place, run, request.args.get("checkpoint", type=int))
         return redirect(url_for("train.draft", ident=begun.id, step=5), 303)
@@ -48,9 +48,9 @@ def index() -> Response | str:
     )
 
 
-def _begun(place: Workspace, what: str, checkpoint: int | None = None) -> Draft:
-    """A draft of the demo or of a run's configuration; one that nobody has touched since is taken again."""
-    choices, origin = (train.demo(place), "demo") if what == "demo" else train.from_run(place, what, checkpoint)
+def _begun(place: Workspace, run: str | None, checkpoint: int | None = None) -> Draft:
+    """A draft of a run's configuration, or of the demo; one that nobody has touched since is taken again."""
+    choices, origin = train.from_run(place, run, checkpoint) if run else (train.demo(place), "the demo")
     drafts = _drafts()
     for draft in drafts.all():
         if draft.origin == origin and draft.updated == draft.created:
@@ -62,8 +62,8 @@ def _begun(place: Workspace, what: str, checkpoint: int | None = None) -> Draft:
 def begin() -> Response:
     """Begin a draft: empty, of the demo, or of a run."""
     place = desk().workspace
-    what = request.form.get("from", "")
-    draft = _begun(place, what) if what else _drafts().create(train.suggestion(place))
+    run = request.form.get("from")
+    draft = _begun(place, run) if run or request.form.get("demo") else _drafts().create(train.suggestion(place))
     return redirect(url_for("train.draft", ident=draft.id), 303)
 
 
