@@ -64,13 +64,16 @@ def test_the_plan_as_text_says_why(place: Workspace, capsys: pytest.CaptureFixtu
     assert "captions.shuffle makes another caption at every draw" in text
     assert "training.steps = 1500 (from profile standard) is dropped" in text
     assert "model.family = sd15" in text
+    assert "time is an estimate for CPU" in text and "of a miniature: scaled from the full-size model" in text
     assert f"trainpilot train --profile standard --dataset {place.datasets}/images/3_zorp" in text
 
 
 def test_memory_too_small_is_said_with_what_to_do(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     single_file(place.models / "dev.safetensors", "dev")
     args = ["--base-model", "dev.safetensors", "--device", "RTX 4090", "--device-gb", "24"]
-    warnings = planned(capsys, *args)["warnings"]
+    plan = planned(capsys, *args)
+    warnings, reasons = plan["warnings"], " ".join(plan["reasons"])
+    assert "device memory is an estimate from module shapes" in reasons
     (said,) = [text for text in warnings if "out of memory" in text]
     order = ["training.batch_size 1", "buckets.resolution 512", "precision.base fp8", "gradient_checkpointing"]
     assert [said.index(step) for step in order] == sorted(said.index(step) for step in order)
