@@ -57,10 +57,10 @@ async function save(form) {
   if (html === null) return;
   const place = form.closest(".picture");
   const focused = place.contains(document.activeElement);
-  if (textOf(form).value !== sent) {
-    wasOf(form).value = sent; // typed on meanwhile: what was sent is saved, the rest is not
-    return;
-  }
+  wasOf(form).value = sent;
+  // Typed on meanwhile: what was sent is saved, the rest is not. (A field that leaves the page loses the focus, and
+  // must not look changed then.)
+  if (textOf(form).value !== sent) return;
   const file = place.dataset.file;
   place.outerHTML = html;
   if (focused) textOf(cardOf(file)).focus();

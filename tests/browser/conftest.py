@@ -1,0 +1,58 @@
+"""Chromium for the tests of whole pages, and the panel of tests/panel/conftest.py, served."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PANEL_TESTS = Path(__file__).resolve().parents[1] / "panel"
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+if str(PANEL_TESTS) not in sys.path:
+    sys.path.append(str(PANEL_TESTS))  # makers of workspaces
+_spec = importlib.util.spec_from_file_location("panel_fixtures", PANEL_TESTS / "conftest.py")
+assert _spec is not None and _spec.loader is not None
+_panel = importlib.util.module_from_spec(_spec)
+sys.modules["panel_fixtures"] = _panel
+_spec.loader.exec_module(_panel)
+live_panel, settings, password_folder = _panel.live_panel, _panel.settings, _panel.password_folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not Path(CHROMIUM).is_file():
+        pytest.skip("there is no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Browser, live_panel: object) -> Iterator[Page]:
+    """A window that is logged in; the test fails on any error in its console and on any request elsewhere."""
+    url, password = live_panel.url, live_panel.password  # type: ignore[attr-defined]
+    context = chromium.new_context(base_url=url, viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    own = (url, "data:", "blob:")
+    page.on("request", lambda asked: None if asked.url.startswith(own) else wrong.append(asked.url))
+    page.goto("/login")
+    page.fill("input[name=password]", password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda there: "/login" not in there)
+    yield page
+    context.close()
+    assert not wrong, wrong
