@@ -161,4 +161,4 @@ def _nobody(workspace: Workspace, resource: str) -> str:
     process = Identity.parse(about.get("process"))
     if process is not None and process.alive():
         return ""
-    return f"The {keeper} does not run: start it on the Services page, or with `{command}`."
+    return f"The {keeper} does not run: start it on the Services page, or in a shell: {command}"

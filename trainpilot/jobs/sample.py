@@ -86,7 +86,7 @@ class Params(BaseModel):
 
 
 def title(params: Params) -> str:
-    return params.title or params.prompts[0][:80]
+    return params.title or params.prompts[0].partition(" --")[0][:80]
 
 
 def run(job: JobDir, params: Params, progress: Progress, stop: StopFlag) -> str:

@@ -2,6 +2,7 @@
 // Every [data-sample] on the page takes part, also those that come with a later poll.
 
 const box = document.querySelector("[data-lightbox]");
+box.tabIndex = -1;
 let at = null; // {step, prompt}, so that a poll that draws the page anew changes nothing
 let opener = null;
 
@@ -20,6 +21,8 @@ function show(sample) {
   box.querySelector("[data-download]").href = sample.link.href;
   for (const button of box.querySelectorAll("[data-go]")) button.disabled = !towards(button.dataset.go);
   if (!box.open) box.showModal();
+  // A button that is disabled while it has the focus would keep the arrow keys to itself.
+  else if (document.activeElement.disabled || !box.contains(document.activeElement)) box.focus();
 }
 
 function towards(way) {
