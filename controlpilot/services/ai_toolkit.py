@@ -21,8 +21,8 @@ from types import FrameType
 
 import psutil
 
-ASK = 1.0  # seconds for each question to its pages
-JOBS_END = 4.0  # seconds for jobs to save after they were asked to stop
+ASK = 0.7  # seconds for each question to its pages
+JOBS_END = 3.5  # seconds for jobs to save after they were asked to stop
 ENDS = 1.0  # seconds for its own processes, then they are killed; all within supervisord's seven
 
 

@@ -183,11 +183,21 @@ class Talk:
         self.status = int(answer.split(b" ")[1])
 
     def say(self, text: str) -> str:
+        """Sends a text and returns the next one that comes."""
+        self.send(text)
+        return self.hear()
+
+    def send(self, text: str) -> None:
         data, mask = text.encode(), b"\1\2\3\4"
-        masked = bytes(sign ^ mask[i % 4] for i, sign in enumerate(data))
-        self.link.sendall(bytes([0x81, 0x80 | len(data)]) + mask + masked)
-        head = self._exactly(2)
-        return self._exactly(head[1]).decode()
+        size = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + len(data).to_bytes(2)
+        self.link.sendall(b"\x81" + size + mask + bytes(sign ^ mask[i % 4] for i, sign in enumerate(data)))
+
+    def hear(self) -> str:
+        kind, size = self._exactly(2)
+        if size > 125:
+            size = int.from_bytes(self._exactly(2 if size == 126 else 8))
+        data = self._exactly(size)
+        return data.decode() if kind & 0x0F in (1, 2) else self.hear()
 
     def _exactly(self, count: int) -> bytes:
         data = b""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,97 +19,20 @@ import pytest
 from controlpilot.gateway import JS_MODULE, render
 from controlpilot.services import services
 from controlpilot.settings import Settings
-from tests.services.stand_ins import Panel, Talk, free_port, service
+from tests.services.gate import NGINX, Gate, running
+from tests.services.stand_ins import Talk, service
 from trainpilot.errors import PilotError
 from trainpilot.workspace import Workspace
 
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 pytestmark = pytest.mark.skipif(
     not Path(NGINX).exists() or not JS_MODULE.exists(), reason="needs nginx with its JavaScript module"
 )
-
-
-@dataclass
-class Gate:
-    ports: dict[str, int]
-    panel: Panel
-    process: subprocess.Popen[bytes]
-    folder: Path
-
-    def ask(
-        self, name: str, path: str = "/", method: str = "GET", login: bool = True, body: Any = None, **headers: str
-    ) -> tuple[int, dict[str, Any], Any]:
-        """status, headers (several Set-Cookie as a list under "cookies"), body decoded where it is JSON."""
-        link = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=15)
-        sent = {key.replace("_", "-"): value for key, value in headers.items()}
-        if login:
-            sent["Cookie"] = "; ".join(filter(None, [sent.get("Cookie"), f"pilot_service_{name}=session-1"]))
-        link.request(method, path, body=body, headers=sent)
-        answer = link.getresponse()
-        data = answer.read()
-        link.close()
-        said: dict[str, Any] = {key.lower(): value for key, value in answer.getheaders()}
-        said["cookies"] = answer.headers.get_all("Set-Cookie") or []
-        try:
-            return answer.status, said, json.loads(data)
-        except ValueError:
-            return answer.status, said, data.decode("utf-8", "replace")
-
-    def log(self) -> str:
-        return (self.folder / "nginx.log").read_text() + (self.folder / "errors.log").read_text()
-
-    def origin(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.ports[name]}"
-
-    def login(self, name: str) -> dict[str, str]:
-        return {"Cookie": f"pilot_service_{name}=session-1", "Origin": self.origin(name)}
 
 
 @pytest.fixture(scope="module")
 def gate() -> Iterator[Gate]:
     with tempfile.TemporaryDirectory(prefix="gate-") as name, service() as upstream:
         yield from running(Path(name), upstream)
-
-
-def running(folder: Path, upstream: int, **more: Any) -> Iterator[Gate]:
-    run = folder / "run"
-    (run / "gateway").mkdir(parents=True)
-    known = services(Workspace(folder))
-    ports = {one.name: free_port() for one in known if one.port}
-    ours = [
-        replace(
-            one, port=ports[one.name], upstream=f"http://127.0.0.1:{upstream}" if one.name != "panel" else one.upstream
-        )
-        for one in known
-        if one.port
-    ]
-    # code-server's upstream is nobody: a service that is not running.
-    ours = [replace(one, upstream=f"unix:{run}/nobody.sock") if one.name == "code-server" else one for one in ours]
-    settings = Settings(Workspace(folder), secrets=folder, run=run, **more)
-    (folder / "nginx.log").touch()
-    text = render(settings, ours, listen="127.0.0.1", access_log=str(folder / "nginx.log"))
-    (run / "nginx.conf").write_text(text)
-    panel = Panel(run / "panel.sock")
-    panel.start()
-    with (folder / "errors.log").open("wb") as errors:
-        command = [NGINX, "-e", "stderr", "-c", str(run / "nginx.conf")]
-        if os.geteuid() == 0:
-            command += ["-g", "user root;"]  # its workers would otherwise be of a user who may not read here
-        process = subprocess.Popen(command, stderr=errors)
-    gate = Gate(ports, panel, process, folder)
-    try:
-        for _ in range(100):
-            try:
-                gate.ask("panel")
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "errors.log").read_text()
-                time.sleep(0.05)
-        yield gate
-    finally:
-        process.terminate()
-        process.wait(10)
-        panel.stop()
 
 
 NAMES = ["tensorboard", "jupyterlab", "kohya", "ai-toolkit", "comfyui", "invokeai", "code-server"]

@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,9 @@ from trainpilot.errors import PilotError
 from trainpilot.workspace import Workspace
 
 CONFS = sorted(FOLDER.glob("*.conf"))
-TOOLS = os.environ.get("PILOT_TOOLS", "/opt/venvs/tools")
 needs_supervisord = pytest.mark.skipif(not SUPERVISORD.exists(), reason="needs supervisor, of the extra dev")
 needs_tensorboard = pytest.mark.skipif(
     not (Path(sys.executable).parent / "tensorboard").exists(), reason="needs tensorboard, of the extra train"
-)
-needs_jupyter = pytest.mark.skipif(
-    not Path(TOOLS, "bin", "jupyter").exists(), reason="needs PILOT_TOOLS, an environment with JupyterLab"
 )
 
 
@@ -179,21 +174,3 @@ def test_one_group_stops_at_the_same_time() -> None:
         took = time.monotonic() - begin
         assert took < 9.5, took
         assert "slow4 (exit status 0)" in (pod.folder / "s.log").read_text().replace("stopped: ", "")
-
-
-@needs_supervisord
-@needs_jupyter
-def test_jupyterlab_listens_on_a_socket_runs_a_cell_and_stops() -> None:
-    with supervised({"jupyterlab": None}, PILOT_TOOLS=TOOLS) as pod:
-        pod.calls.startProcess("pilot:jupyterlab", False)
-        path = Path(pod.places["PILOT_RUN"], "services", "jupyter.sock")
-        service = replace(pod.service("jupyterlab"), upstream=f"unix:{path}")
-        deadline = time.monotonic() + 60
-        while not healthy(service)[0]:
-            assert time.monotonic() < deadline, pod.log("jupyterlab")
-            time.sleep(0.2)
-        assert path.stat().st_mode & 0o777 == 0o660
-        pod.until("jupyterlab", "RUNNING")
-        begin = time.monotonic()
-        pod.calls.stopProcess("pilot:jupyterlab", True)
-        assert time.monotonic() - begin < 5.5 and pod.state("jupyterlab") == "STOPPED"
