@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 from waitress.server import create_server
 
 from controlpilot.app import create_app
 from controlpilot.auth.passwords import forget_in, prepare
+from controlpilot.companions import Companions
 from controlpilot.settings import Settings, bracketed
+from trainpilot.errors import PilotError
 
 THREADS = 8  # a page waits for the disk, not for the processor; long polls do not exist
 
@@ -27,7 +30,12 @@ def make_server(settings: Settings, app: Any) -> Any:
     if settings.socket is not None:
         settings.socket.unlink(missing_ok=True)  # left by a panel that was killed
         return create_server(app, unix_socket=str(settings.socket), unix_socket_perms="660", **options)
-    return create_server(app, host=settings.host, port=settings.port, **options)
+    try:
+        return create_server(app, host=settings.host, port=settings.port, **options)
+    except OSError as error:
+        given = f"{settings.host}:{settings.port}: {error.strerror}"
+        remedy = "End what holds it, or choose another with --port or PILOT_PORT."
+        raise PilotError("address of the panel", given, "a free port of this machine", remedy) from error
 
 
 def serve(settings: Settings, helpers: bool) -> int:
@@ -44,11 +52,22 @@ def serve(settings: Settings, helpers: bool) -> int:
     server = make_server(settings, app)
     telemetry = app.extensions["pilot"].telemetry
     telemetry.start()
+    companions = Companions(settings, tell=lambda line: print(line, flush=True)) if helpers else None
+    signal.signal(signal.SIGTERM, _end)
     where = settings.socket or f"http://{bracketed(settings.host)}:{server.effective_port}{settings.prefix}/"
     print(f"ControlPilot serves {settings.workspace.root} on {where} (process {os.getpid()})", flush=True)
     try:
+        if companions:
+            companions.start()
         server.run()
     finally:
         server.close()
+        if companions:
+            companions.stop()
         telemetry.stop()
     return 0
+
+
+def _end(number: int, frame: Any) -> None:
+    """waitress ends its loop at SystemExit; what is being answered is answered."""
+    raise SystemExit(0)
