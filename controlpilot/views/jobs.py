@@ -22,6 +22,7 @@ from trainpilot.runs.state import read_state
 from trainpilot.workspace import Workspace
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,99}")
+_MADE = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")
 MOST = 200  # jobs looked at in one answer, the newest ones
 LIVE = ("queued", "running", "interrupted")
 Do = Literal["cancel", "resume"]
@@ -68,7 +69,12 @@ def listing(workspace: Workspace, kind: str = "", *, live: bool = False) -> JobL
 
 def _newest(folders: list[Path]) -> list[Path]:
     """By the time in the name, which every job's has."""
-    return sorted(folders, key=lambda path: path.name.rpartition("-20")[2], reverse=True)[:MOST]
+
+    def made(path: Path) -> tuple[str, int]:
+        match = _MADE.search(path.name)
+        return (match[1], int(match[2] or 1)) if match else ("", 0)
+
+    return sorted(folders, key=made, reverse=True)[:MOST]
 
 
 def folder_of(workspace: Workspace, ident: str) -> Path:

@@ -215,10 +215,18 @@ def lora_file(workspace: Workspace, name: str) -> Path:
     """The file of a LoRA in models/loras, for sending it. NotFound where there is none, or it leads out."""
     path = workspace.loras / name
     inside = [workspace.loras.resolve(), workspace.outputs.resolve()]
-    if _LORA.fullmatch(name) and path.is_file() and any(path.resolve().is_relative_to(place) for place in inside):
+    if _LORA.fullmatch(name) and is_file(path) and any(path.resolve().is_relative_to(place) for place in inside):
         return path
     remedy = "It may be in the trash, or its run is. See the list of LoRAs."
     raise NotFound("LoRA", repr(name[:100]), "a file in models/loras", remedy)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name longer than any file's is simply none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _lora(workspace: Workspace, name: str) -> LoraDetail:

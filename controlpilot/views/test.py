@@ -136,7 +136,7 @@ def _lora_file(workspace: Workspace, given: str) -> Path:
     """A LoRA file named below the workspace; NotFound for anything that leads elsewhere."""
     path = workspace.root / given
     inside = workspace.root.resolve()
-    fine = path.suffix == ".safetensors" and path.is_file() and path.resolve().is_relative_to(inside)
+    fine = path.suffix == ".safetensors" and models.is_file(path) and path.resolve().is_relative_to(inside)
     if not fine or ".." in Path(given).parts:
         raise NotFound("LoRA", repr(given[:200]), "a .safetensors file of the workspace", "Choose one of the list.")
     return path

@@ -71,7 +71,17 @@ def test_loras_are_identified_and_a_bad_file_says_why(workspace):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "..", "", ".hidden.safetensors", "a/b.safetensors", "no.txt", "x\0"]
+    "name",
+    [
+        "../../etc/passwd",
+        "..",
+        "",
+        ".hidden.safetensors",
+        "a/b.safetensors",
+        "no.txt",
+        "x\0",
+        "é" * 150 + ".safetensors",
+    ],
 )
 def test_a_lora_name_is_never_a_way_out(workspace, name):
     with_lora(workspace)
@@ -197,6 +207,20 @@ def test_a_job_whose_process_died_is_interrupted(workspace):
     Job("running", attempts=1, process=dead).write(job.path)
     assert jobs.one(workspace, job.name).status == "interrupted"
     assert jobs.act(workspace, job.name, "resume").status == "queued"
+
+
+def test_only_the_newest_jobs_are_read(workspace, monkeypatch):
+    monkeypatch.setattr(jobs, "MOST", 3)
+    made = JobDir.create(workspace, "download", {"repo": "owner/name"})
+    text = (made.path / "job.toml").read_text()
+    stamps = ("20261121-204501", "20261121-091500", "20261121-204501-2", "20250101-235959", "20261121-204501-10")
+    made.path.rename(workspace.jobs / f"download-{stamps[0]}")
+    for stamp in stamps[1:]:
+        (workspace.jobs / f"download-{stamp}").mkdir()
+        (workspace.jobs / f"download-{stamp}" / "job.toml").write_text(text)
+    found = jobs.listing(workspace)
+    assert {row.id for row in found.jobs} == {f"download-20261121-204501{end}" for end in ("", "-2", "-10")}
+    assert found.total == 5
 
 
 def test_one_bad_job_folder_hides_no_other(workspace):
