@@ -286,7 +286,9 @@ def test_pictures_are_shown_as_they_arrive(workspace):
 
 
 def test_no_view_brings_torch_along():
-    code = "import controlpilot.views.models, controlpilot.views.test, controlpilot.courier, sys; "
-    code += "import trainpilot.jobs as j; j.kinds(); print([n for n in ('torch', 'diffusers', 'transformers', 'flask') if n in sys.modules])"
+    rooms = "controlpilot.views.models, controlpilot.views.test, controlpilot.courier"
+    heavy = "('torch', 'diffusers', 'transformers', 'flask')"
+    code = f"import sys, {rooms}; import trainpilot.jobs as jobs; jobs.kinds(); "
+    code += f"print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
