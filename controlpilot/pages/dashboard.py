@@ -8,7 +8,6 @@ from flask import Blueprint, Response, make_response, render_template, request
 from controlpilot.desk import desk
 from controlpilot.nav import Nav
 from controlpilot.views.dashboard import Dashboard, dashboard
-from controlpilot.views.run import PHASES
 from trainpilot.errors import PilotError
 
 blueprint = Blueprint("dashboard", __name__)
@@ -17,16 +16,12 @@ NAV = Nav("Dashboard", 10, "dashboard")
 
 @blueprint.get("/")
 def index() -> Response:
-    """The tab; ?part=live gives what changes by itself, for polling."""
-    here = desk()
-    template = "dashboard/_live.html" if request.args.get("part") == "live" else "dashboard/index.html"
-    answer = make_response(render_template(template, board=_board(), words=_words, now=here.clock()))
+    """The tab; ?part=now and ?part=more give what changes by itself, for polling."""
+    part = request.args.get("part")
+    template = f"dashboard/_{part}.html" if part in ("now", "more") else "dashboard/index.html"
+    answer = make_response(render_template(template, board=_board()))
     answer.headers["Cache-Control"] = "no-store"
     return answer
-
-
-def _words(phase: str) -> str:
-    return PHASES.get(phase, phase or "starting").capitalize()
 
 
 def _board() -> Dashboard:
@@ -39,4 +34,4 @@ def _board() -> Dashboard:
             note = error.message
     # In the pod the session is the pod's: its first process; elsewhere it is this panel's.
     since = psutil.Process(1 if here.supervisor is not None else None).create_time()
-    return dashboard(here.workspace, here.telemetry.now(), states, note, since)
+    return dashboard(here.workspace, here.telemetry.now(), states, note, since, here.settings.run)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -21,6 +22,7 @@ from controlpilot.views.run import RunDetail
 from controlpilot.views.run_index import index
 from controlpilot.views.runs import RunRow, folder_of, row_of
 from controlpilot.words import bytes_text, duration_text
+from trainpilot.runs.atomic import read_json
 from trainpilot.workspace import Workspace
 
 LAST_RUNS = 5
@@ -33,7 +35,7 @@ GPU_HOT = 88.0  # degrees: cards slow themselves down from about here
 
 Level = Literal["bad", "warn", "info"]
 # What an alert is about, so that the page can lead there.
-About = Literal["run", "queue", "disk", "gpu", "memory", "service", "cost"]
+About = Literal["run", "queue", "disk", "gpu", "memory", "service", "pod"]
 
 
 class Alert(BaseModel):
@@ -85,9 +87,11 @@ def dashboard(
     states: Mapping[str, ServiceState] | None,
     services_note: str,
     since: float,
+    run_folder: Path,
     price_per_hour: float | None = None,
 ) -> Dashboard:
-    """Everything at a glance. states: of supervisord, None where it is not there; since: when the session began."""
+    """Everything at a glance. states: of supervisord, None where it is not there; since: when the session began;
+    run_folder: where boot left what it found."""
     rows = index(workspace).rows()[0]
     waiting = queue(workspace)
     running = waiting.running[0] if waiting.running else None
@@ -106,6 +110,7 @@ def dashboard(
         services_note=services_note,
         session=_session(since, price_per_hour),
         alerts=[
+            *_of_boot(run_folder),
             *_of_disk(machine),
             *_of_memory(machine),
             *_of_services(strip),
@@ -140,6 +145,22 @@ def _session(since: float, price: float | None) -> Session:
 
 
 # --- alerts -----------------------------------------------------------------------------------------------------------
+
+
+def _of_boot(run_folder: Path) -> list[Alert]:
+    """What boot found wrong with the pod (controlpilot/boot writes it); nothing on a machine that has no boot."""
+    lines = (read_json(run_folder / "boot.json") or {}).get("lines")
+    return [
+        Alert(
+            level="warn",
+            about="pod",
+            title=str(line.get("what", "")),
+            text=str(line.get("text", "")),
+            remedy="Found when the pod started. Mend it and restart the pod.",
+        )
+        for line in (lines if isinstance(lines, list) else [])
+        if isinstance(line, dict) and line.get("level") == "problem"
+    ]
 
 
 def _of_disk(machine: Sample) -> list[Alert]:

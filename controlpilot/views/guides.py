@@ -144,6 +144,8 @@ def _tokens(text: str) -> list[Token]:
             token.attrSet("id", slug if taken[slug] == 1 else f"{slug}-{taken[slug]}")
         if token.type == "fence":
             token.info = ""  # no highlighting, so no class of a language
+        if token.type == "table_open":
+            token.attrSet("tabindex", "0")  # it scrolls where it is too wide, with the keyboard as well
     return tokens
 
 
