@@ -135,6 +135,14 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m controlpilot.services.ai_toolkit APP PORT", file=sys.stderr)
         return 2
     port = int(arguments[1])
+    # The tables may be of another version, or not there yet where the program came with the image: upstream's own start
+    # brings them up to date, too. It refuses what would lose data.
+    tables = subprocess.run(
+        ["node", "node_modules/prisma/build/index.js", "db", "push", "--skip-generate"], check=False
+    )
+    if tables.returncode:
+        print("ai-toolkit: its tables could not be brought up to date; see the lines above", file=sys.stderr)
+        return tables.returncode
     return Keeper(Path(arguments[0]), port, commands(port)).run()
 
 

@@ -86,7 +86,7 @@ environment() {
 
 # pip in the service's environment; its downloads are kept until everything is installed.
 pip_install() {
-    PIP_CACHE_DIR=$app/.downloads venv/bin/python -m pip install --disable-pip-version-check --progress-bar raw --no-input "$@"
+    PIP_CACHE_DIR=$app/.downloads venv/bin/python -m pip install --disable-pip-version-check --no-input "$@"
 }
 
 # torch and its kin from the index for the CUDA version that the service is built for: torch_install cu130 torch==...

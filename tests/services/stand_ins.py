@@ -55,6 +55,8 @@ class ServiceHandler(_Quiet):
             self.answer(200, b"set", [("Set-Cookie", line) for line in query["set"]])
         elif asked.path == "/header":
             self.answer(200, b"from the service", [(query["name"][0], query["value"][0])])
+        elif asked.path == "/page":
+            self.answer(200, b"<!doctype html><title>hostile</title><p>secret text", [("Content-Type", "text/html")])
         elif asked.path == "/stream":
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
