@@ -51,8 +51,9 @@ class Course:
     _last_step: int | None = None
     _oldest: int | None = None  # inode of the first segment: another one means another file
 
-    def advance(self, budget: float = BUDGET) -> None:
+    def advance(self, budget: float | None = None) -> None:
         """Read what is new, for about `budget` seconds."""
+        budget = BUDGET if budget is None else budget
         if self._replaced():
             again = Course(self.path, rewinds=self.rewinds + 1, _oldest=_oldest(self.path))
             self.__dict__.update(again.__dict__)
@@ -189,8 +190,9 @@ class Courses:
         self._courses: OrderedDict[Path, tuple[Course, threading.Lock]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, run: Path, budget: float = BUDGET) -> Course:
+    def read(self, run: Path, budget: float | None = None) -> Course:
         """The course of a run folder, with what is new; several threads may ask, one reads."""
+        budget = BUDGET if budget is None else budget
         with self._lock:
             course, lock = self._courses.setdefault(run, (Course(run / "events.jsonl"), threading.Lock()))
             self._courses.move_to_end(run)

@@ -55,11 +55,27 @@ class QueueView(BaseModel):
     waiting: list[Waiting]
 
 
+class _Known(Queue):
+    """The worker's queue, with the waiting runs as the index knows them instead of a look into every folder."""
+
+    def __init__(self, workspace: Workspace, rows: dict[str, Row]) -> None:
+        super().__init__(workspace)
+        self._rows = rows
+
+    def waiting(self) -> list[str]:
+        found = [row for row in self._rows.values() if row.status == "queued"]
+        return [row.name for row in sorted(found, key=lambda row: (row.times.get("queued", 0.0), row.name))]
+
+
+def _rows(workspace: Workspace) -> dict[str, Row]:
+    return {row.name: row for row in index(workspace).rows()[0]}
+
+
 def queue(workspace: Workspace) -> QueueView:
     """What runs and what waits, in order."""
-    rows = {row.name: row for row in index(workspace).rows()[0]}
+    rows = _rows(workspace)
     running = sorted((row for row in rows.values() if row.status == "running"), key=lambda row: row.when)
-    order, waiting = Queue(workspace).now()
+    order, waiting = _Known(workspace, rows).now()
     told = read_json(workspace.jobs / "worker.json") or {}
     identity = Identity.parse(told.get("process"))
     worker = bool(told.get("working")) and identity is not None and identity.alive()
@@ -86,7 +102,7 @@ def change(workspace: Workspace, do: Do, run: str | None = None, to: int | None 
 
     Raises NotFound for a run that does not exist, Conflict for one that does not wait.
     """
-    asked = Queue(workspace)
+    asked = _Known(workspace, _rows(workspace))
     if run is not None:
         folder_of(workspace, run)
         _, waiting = asked.now()

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,6 +18,12 @@ from trainpilot.runs.rundir import RunDir
 from trainpilot.workspace import Workspace
 
 PROMPTS = ("zorp in a forest, morning light", "portrait of zorp, studio", "zorp as a watercolour")
+
+
+def with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one look read everything, however busy the machine is."""
+    monkeypatch.setattr("controlpilot.views.run_index.BUDGET", 60.0)
+    monkeypatch.setattr("controlpilot.views.course.BUDGET", 60.0)
 
 
 def config(name: str, steps: int = 100, **more: Any) -> RunConfig:
@@ -85,7 +92,9 @@ def checkpoint(run: RunDir, step: int) -> Path:
     return folder
 
 
-def picture(run: RunDir, step: int, number: int, prompt: str, seed: int = 42, size: int = 128) -> Path:
+def picture(
+    run: RunDir, step: int, number: int, prompt: str, seed: int = 42, size: int = 128, *, tell: bool = True
+) -> Path:
     """A sample as the sampler writes it: prompt and seed in the PNG's text. The drawing gets sharper with the steps."""
     draw_from = random.Random(number)
     hue = (draw_from.randrange(255), draw_from.randrange(255), draw_from.randrange(255))
@@ -100,7 +109,8 @@ def picture(run: RunDir, step: int, number: int, prompt: str, seed: int = 42, si
     run.samples.mkdir(exist_ok=True)
     path = run.samples / f"step-{step:08d}_p{number}.png"
     image.save(path, pnginfo=text)
-    run.events.append("sample", step=step, prompt=prompt, number=number, seed=seed, file=path.name)
+    if tell:  # only the process that runs it writes a run's events
+        run.events.append("sample", step=step, prompt=prompt, number=number, seed=seed, file=path.name)
     return path
 
 

@@ -26,6 +26,7 @@ from trainpilot.workspace import Workspace
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("PILOT_LOCKS", str(tmp_path / "locks"))
+    made.with_time(monkeypatch)
     place = Workspace(tmp_path / "workspace")
     place.outputs.mkdir(parents=True)
     return place
@@ -102,7 +103,11 @@ def test_what_can_be_filtered_sorted_and_paged(workspace):
     assert runs(workspace).tags == ["cats"]
     assert [row.step for row in runs(workspace, sort="steps").runs] == [70, 60, 50, 40, 30, 20, 10]
     page = runs(workspace, sort="name", page=2, size=3)
-    assert ([row.name for row in page.runs], page.pages, page.total) == (["run-4", "run-5", "run-6"], 3, 7)  # run-3 goes by its title
+    assert ([row.name for row in page.runs], page.pages, page.total) == (
+        ["run-4", "run-5", "run-6"],
+        3,
+        7,
+    )  # run-3 goes by its title
     assert runs(workspace, page=99, size=3).page == 3
     assert runs(workspace, show="failed").total == 0 and runs(workspace).counts["done"] == 7
 
