@@ -116,6 +116,17 @@ def test_every_tab(chromium: Browser, filled: LivePanel, theme: str, width: int)
     ended(page)
 
 
+def test_the_page_of_all_components(chromium: Browser, live_panel: LivePanel) -> None:
+    page = opened(chromium, live_panel, width=360)
+    assert page.goto(f"{live_panel.url}/design").status == 404
+    page.complaints.clear()
+    object.__setattr__(live_panel.settings, "debug", True)
+    assert page.goto(f"{live_panel.url}/design").status == 200
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    assert violations(page, "light") == [] and page.complaints == []
+    ended(page)
+
+
 def test_the_theme_switch_is_kept(chromium: Browser, live_panel: LivePanel) -> None:
     page = opened(chromium, live_panel, "light")
     switch = page.locator(".side [data-theme-switch]")
