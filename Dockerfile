@@ -80,6 +80,7 @@ RUN install -d -o pilot -g pilot -m 2775 /opt/apps \
 COPY --from=assets /assets/controlpilot/static/vendor /opt/pilot/controlpilot/static/vendor
 COPY LICENSE README.md pyproject.toml supervisord.conf /opt/pilot/
 COPY scripts /opt/pilot/scripts
+COPY docs /opt/pilot/docs
 COPY workspace-template /opt/pilot/workspace-template
 COPY trainpilot /opt/pilot/trainpilot
 COPY controlpilot /opt/pilot/controlpilot
