@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "container"))
 
 from _figures import Figure, default_out, finish
-from pods import TINY, Pod, docker, until
+from pods import TINY, Pod, docker, until  # type: ignore[import-not-found]  # of the container tests
 
 MOST_BYTES = 6.5e9  # of the image core
 BOOT_SECONDS, STOP_SECONDS = 5.0, 10.0
