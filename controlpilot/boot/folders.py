@@ -24,7 +24,8 @@ WORKSPACE = (
 
 def local(run: Path, logs: Path, pilot: User, panel: User, gateway: User) -> None:
     """Run folder and logs, on the container's own disk. Raises OSError: without them nothing can work."""
-    _make(run, panel.uid, panel.gid, 0o755)
+    # The panel makes its socket here, but cannot replace what root's supervisord reads.
+    _make(run, 0, panel.gid, 0o1775)
     _make(run / "services", pilot.uid, pilot.gid, 0o2770)
     _make(run / "gateway", gateway.uid, gateway.gid, 0o700)
     _make(run / "supervisor.d", 0, 0, 0o755)
