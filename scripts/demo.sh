@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets up, seeds a workspace and trains the demo LoRA on the base model that comes with the project.
+# Sets up, seeds a workspace, trains the demo LoRA on the base model that comes with the project, and serves the panel.
 #
 #   bash scripts/demo.sh [--headless] [options of `trainpilot train`]
 #
-#   --headless        end when the LoRA is done, with exit status 0
+#   --headless        end when the LoRA is done, with exit status 0, without the panel
 #   PILOT_WORKSPACE   the workspace; ./workspace
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -33,5 +33,6 @@ echo "LoRA     $run/$name.safetensors"
 echo "samples  $run/samples"
 [ ! -d "$run/report" ] || echo "report   $run/report"
 if [ "$headless" = no ]; then
-    echo "The panel is not part of the project yet, so the demo ends here; --headless ends here too."
+    echo "The panel follows; Ctrl+C ends it, and --headless ends before it."
+    exec .venv/bin/python -m controlpilot serve --workspace "$workspace"
 fi
