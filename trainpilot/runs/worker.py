@@ -90,9 +90,11 @@ class Worker(Keeper):
             if self._start(path, free[0]):
                 free.pop(0)
         # A run that waits here, or in a shell for a device that a job uses, goes before every job.
-        ahead = [path.name for path in runs if path not in self.trainers] + self._waiting_in_shells()
-        if ahead:
-            self._make_way(ahead[0])
+        waiting = [path for path in runs if path not in self.trainers]
+        ahead = [path.name for path in waiting] + self._waiting_in_shells()
+        ready = [path.name for path in waiting if self._due(path)] + self._waiting_in_shells()
+        if ready:
+            self._make_way(ready[0])
         for path in filter(self._due, self._queued_jobs()):
             if self._resource(path) == "cpu":
                 if sum(trainer.device == CORES for trainer in self.trainers.values()) < self.rules.cpu_jobs:
