@@ -75,7 +75,7 @@ class Dashboard(BaseModel):
     queue: QueueView
     last: list[RunRow] = Field(description="Runs that ended, the newest first")
     machine: Sample
-    services: list[ServiceLine]
+    services: list[ServiceLine] = Field(description="Those installed; none where nothing tells their states")
     services_note: str = Field(description="Why the services' states are not known; empty where they are")
     session: Session
     alerts: list[Alert]
@@ -127,11 +127,13 @@ def _newest_sample(workspace: Workspace, name: str) -> samples.Sample | None:
 
 
 def _strip(workspace: Workspace, states: Mapping[str, ServiceState] | None) -> list[ServiceLine]:
+    if states is None:
+        return []  # nothing could be said of any
     return [
         ServiceLine(
             name=one.name,
             label=one.label,
-            state=states[one.program].state if states and one.program in states else "UNKNOWN",
+            state=states[one.program].state if one.program in states else "UNKNOWN",
             public=one.port is not None,
         )
         for one in services(workspace)
