@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from trainpilot.errors import PilotError
+
+LONGEST_PATH = 3000  # bytes; a system's limit is about 4096, and a folder comes before a relative one
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,24 @@ class Workspace:
 
         A path that exists nowhere is returned under the first place, so that the error names where it was expected.
         """
-        path = Path(given).expanduser()
+        path = possible_path(given)
         if path.is_absolute():
             return path
         candidates = [place / path for place in (*places, self.root)] + [Path.cwd() / path]
         return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+
+
+def possible_path(given: str | Path) -> Path:
+    """A text as a path, ~ expanded. PilotError where it can be none: a zero byte, an unknown ~user, far too long."""
+    shown = repr(str(given)[:100])
+    try:
+        path = Path(given).expanduser()
+        os.lstat(path)
+    except (ValueError, RuntimeError) as error:
+        raise PilotError("path", f"{shown}: {error}", "a path", "Correct it.") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise PilotError("path", f"{shown} ...: too long", "a path", "Shorten it.") from error
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise PilotError("path", f"{shown} ...: too long", f"at most {LONGEST_PATH} bytes", "Shorten it.")
+    return path

@@ -14,8 +14,8 @@ from controlpilot.views import train, wizard
 from controlpilot.views.datasets import Problem, check, folders, listing, page, places
 from controlpilot.views.drafts import Change, Draft, Drafts
 from controlpilot.views.plan import look, trigger_of
+from controlpilot.views.runs import open_run
 from trainpilot.errors import PilotError, Problems
-from trainpilot.runs.rundir import RunDir
 from trainpilot.runs.rundir import folders as run_folders
 from trainpilot.workspace import Workspace
 
@@ -236,5 +236,5 @@ def _profile(kept: Draft) -> Response:
 @blueprint.get("/train/started/<run>")
 def started(run: str) -> str:
     """A run was queued: what happens now, and where to watch it."""
-    found = RunDir.find(desk().workspace, run)
+    found = open_run(desk().workspace, run)
     return render_template("train/started.html", run=found.name, job=found.job, config=found.config)

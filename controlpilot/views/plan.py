@@ -31,10 +31,12 @@ from trainpilot.datasets.table import Table, build, locate
 from trainpilot.errors import PilotError, Problems
 from trainpilot.families.card import card
 from trainpilot.models.detect import Base, detect
-from trainpilot.plan import Plan, check, make
+from trainpilot.plan import Plan, check, make, steps
 from trainpilot.plan.timing import Device, device_here
 from trainpilot.workspace import Workspace
 
+MOST_STEPS = 10_000_000  # as training.steps allows
+MOST_CHECKPOINTS = 10_000
 _TABLES = 8
 _DEVICE_SECONDS = 60.0
 CHOOSE = {"datasets": "Choose a dataset", "model.base": "Choose a base model"}
@@ -252,6 +254,7 @@ def _plan(workspace: Workspace, choices: Choices, outcome: Outcome, device: Devi
             f"datasets: {refused[0].name}", fact, "pictures that can be read safely", "Move it to the trash."
         )
     table = table_of(config, workspace, pictures)
+    _refuse_endless(config, table)
     base = detect(Path(config.model.base))
     outcome.table, outcome.base = table, base
     plan = make(
@@ -271,6 +274,24 @@ def _plan(workspace: Workspace, choices: Choices, outcome: Outcome, device: Devi
         outcome.problems = _problems(error)
         outcome.live.problems = [Problem.of(problem) for problem in outcome.problems]
         outcome.live.state = "problems"
+
+
+def _refuse_endless(config: RunConfig, table: Table) -> None:
+    """Refuse lengths that nobody means: listing their checkpoints alone would keep the panel busy for minutes."""
+    batches = table.batches_per_epoch(config.training.batch_size)
+    length = steps.length(config.training, batches)
+    if length.steps > MOST_STEPS:
+        raise PilotError(
+            "training.epochs",
+            f"{length.steps:,} steps",
+            f"at most {MOST_STEPS:,} steps",
+            "Take fewer epochs or repeats.",
+        )
+    every = [config.saving.every_steps, config.saving.every_epochs * length.steps_per_epoch]
+    for path, gap in zip(("saving.every_steps", "saving.every_epochs"), every, strict=True):
+        if gap and length.steps // gap > MOST_CHECKPOINTS:
+            given = f"{length.steps // gap:,} checkpoints"
+            raise PilotError(path, given, f"at most {MOST_CHECKPOINTS:,} checkpoints", "Save less often.")
 
 
 def _pictures(config: RunConfig, workspace: Workspace) -> list[Path]:

@@ -20,6 +20,7 @@ from controlpilot.views.fields import field_of, shown
 from controlpilot.views.plan import Outcome, device_now, look
 from controlpilot.views.refusals import Conflict
 from controlpilot.views.run import checkpoint_file
+from controlpilot.views.runs import open_run
 from trainpilot.config.describe import both
 from trainpilot.config.document import profile_tables, read_toml
 from trainpilot.config.layers import nest
@@ -117,7 +118,7 @@ def from_run(workspace: Workspace, name: str, checkpoint: int | None = None) -> 
 
     checkpoint: a step of that run whose weights the new one begins with. Raises PilotError or NotFound.
     """
-    run = RunDir.find(workspace, name)
+    run = open_run(workspace, name)
     words = command(run.resolved)
     choices = Choices(base=run.config.model.base, datasets=[dataset.path for dataset in run.config.datasets])
     choices.profile = words[words.index("--profile") + 1]

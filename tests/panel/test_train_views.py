@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,40 @@ def test_a_damaged_draft_is_not_shown_and_not_touched(tmp_path: Path):
     broken = drafts.folder / "0123456789ab.json"
     broken.write_text("{")
     assert len(drafts.all()) == 1 and broken.read_text() == "{"
+
+
+ENDLESS = [
+    ({"training.epochs": "1000000", "datasets.0.repeats": "10000"}, "training.epochs"),
+    ({"training.steps": "10000000", "saving.every_steps": "1", "saving.keep": "0"}, "saving.every_steps"),
+]
+
+
+@pytest.mark.parametrize(("settings_given", "where"), ENDLESS)
+def test_a_length_that_nobody_means_is_refused_at_once(demo_place, settings_given, where):
+    choices = train.demo(demo_place)
+    choices.settings = settings_given
+    began = time.perf_counter()
+    outcome = ready(demo_place, choices)
+    assert [problem.where for problem in outcome.live.problems] == [where]
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("text", ["a\0b", "~nosuchuser/x", "x" * 300, "y/" * 1500])
+def test_a_text_that_is_no_path_is_a_problem_and_no_crash(demo_place, text):
+    for change in ({"base": text}, {"datasets": [text]}, {"profile": f"{text}.toml"}):
+        outcome = look(demo_place, train.demo(demo_place).model_copy(update=change))
+        assert outcome.live.state == "problems" and outcome.live.problems, change
+    for path in ("network.init_from", "model.vae", "sampling.prompts_file", "datasets.0.masks"):
+        choices = train.demo(demo_place)
+        choices.settings = {path: text}
+        assert look(demo_place, choices).live.state == "problems", path
+
+
+def test_a_clone_can_begin_with_a_checkpoint_and_only_runs_of_the_workspace_are_runs(demo_place, tmp_path):
+    choices = train.demo(demo_place)
+    choices.name = "with-checkpoint"
+    run = RunDir.find(demo_place, train.start(demo_place, choices).run)
+    with pytest.raises(NotFound):
+        train.from_run(demo_place, run.name, 100)
+    with pytest.raises(NotFound):
+        train.from_run(demo_place, str(run.path))

@@ -19,7 +19,7 @@ from trainpilot.config.migrations import migrate
 from trainpilot.config.schema import SCHEMA_VERSION
 from trainpilot.config.validate import validate
 from trainpilot.errors import PilotError, Problems
-from trainpilot.workspace import Workspace
+from trainpilot.workspace import Workspace, possible_path
 
 if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
@@ -98,8 +98,8 @@ def profile_tables(workspace: Workspace, name: str) -> dict[str, Any]:
     from trainpilot.profiles import profiles
 
     known = profiles(workspace)
-    given = Path(name).expanduser()
-    path = given if name.endswith(".toml") and given.is_file() else known.get(name)
+    given = possible_path(name) if name.endswith(".toml") else None
+    path = given if given is not None and given.is_file() else known.get(name)
     if path is None:
         remedy = did_you_mean(name, known, "Choose one of these, or name a .toml file.")
         raise PilotError("profile", name, ", ".join(known), remedy)

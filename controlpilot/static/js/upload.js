@@ -10,6 +10,7 @@ const endings = new Set(area.dataset.endings.split(" "));
 const form = document.getElementById("upload-form");
 const nameField = document.getElementById("upload-name");
 const addBox = document.getElementById("upload-add");
+const problem = document.getElementById("upload-problem");
 const transfers = document.getElementById("transfers");
 const AT_ONCE = 4;
 const CHUNK = 8 * 1024 * 1024; // what a cut loses at most; below the body limits of the usual proxies
@@ -231,6 +232,7 @@ form.addEventListener("submit", async (event) => {
   const files = chosen;
   const [name, add] = [nameField.value, addBox.checked];
   document.getElementById("upload-clear").click();
+  problem.replaceChildren();
   try {
     await transfer(name, add, files);
   } catch (error) {
@@ -238,7 +240,7 @@ form.addEventListener("submit", async (event) => {
     showProblem(error.refusal ?? {
       where: "Upload", given: error.message, allowed: "",
       remedy: "Choose the same files under the same name again: it goes on where it stopped.",
-    }, area);
+    }, problem);
     chosen = files;
     take([]);
     nameField.value = name;
@@ -253,7 +255,7 @@ document.addEventListener("click", async (event) => {
     await call("DELETE", `${api}/${ident}`);
     event.target.closest("[data-upload]").remove();
   } catch (error) {
-    showProblem(error.refusal ?? { where: "Upload", given: error.message, allowed: "", remedy: "Try again." }, area);
+    showProblem(error.refusal ?? { where: "Upload", given: error.message, allowed: "", remedy: "Try again." }, problem);
   }
 });
 
