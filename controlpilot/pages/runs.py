@@ -5,7 +5,9 @@ What is shown comes from the views; numbers for the charts and lines of the log 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,6 +29,9 @@ blueprint = Blueprint("runs", __name__)
 NAV = Nav("Runs", 50, "runs")
 FRESH = "private, no-cache"  # kept by the browser, asked for again each time: 304 where nothing changed
 KEPT = "private, max-age=31536000, immutable"  # for addresses that carry the file's time
+DRAWN = 64  # parts of runs kept as HTML: many windows that watch one run cost what one does
+_DRAWN: dict[str, str] = {}
+_DRAWN_LOCK = threading.Lock()
 # The report is one file with its pictures and style in it; nothing in it may run or load.
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
@@ -129,17 +134,37 @@ def live(name: str) -> Response:
     if part not in ("actions", "now", "pictures", "checkpoints"):
         raise NotFound("part", repr(part[:20]), "actions, now, pictures, checkpoints", "Reload the page.")
     path = folder_of(desk().workspace, name)
-    mark = f"{part}-{run_view.signature(path)}"
+    about = "\0".join((str(path), request.script_root, part, run_view.signature(path)))
+    mark = hashlib.sha256(about.encode()).hexdigest()[:24]
     if mark in request.if_none_match:
         return Response(status=304, headers={"ETag": f'"{mark}"', "Cache-Control": FRESH})
-    about: dict[str, Any] = {"run": run_view.detail(desk().workspace, name)}
-    if part == "pictures":
-        about["matrix"] = samples.matrix(path, rows=1)
-    answer = make_response(render_template(f"runs/_{part}.html", **about))
+    html = _DRAWN.get(mark)
+    complete = html is not None
+    if html is None:
+        html, complete = _draw(name, path, part)
+        if complete:
+            _keep(mark, html)
+    answer = make_response(html)
     answer.headers["Cache-Control"] = FRESH
-    if about["run"].read_all:
+    if complete:
         answer.set_etag(mark)
     return answer
+
+
+def _draw(name: str, path: Path, part: str) -> tuple[str, bool]:
+    """A part as HTML, and whether everything was read for it."""
+    detail = run_view.detail(desk().workspace, name)
+    about: dict[str, Any] = {"run": detail}
+    if part == "pictures":
+        about["matrix"] = samples.matrix(path, rows=1)
+    return render_template(f"runs/_{part}.html", **about), detail.read_all
+
+
+def _keep(mark: str, html: str) -> None:
+    with _DRAWN_LOCK:
+        _DRAWN[mark] = html
+        while len(_DRAWN) > DRAWN:
+            del _DRAWN[next(iter(_DRAWN))]
 
 
 @blueprint.get("/runs/<name>/samples")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import run_folders as made
 
-from controlpilot.views import logreader
+from controlpilot.views import logreader, run
 from trainpilot.runs.job import Job
 from trainpilot.runs.queue import Queue
 
@@ -111,6 +111,19 @@ def test_a_poll_of_an_ended_run_is_a_304_until_something_changes(client, panel):
     assert part(client, url, **{"If-None-Match": first.headers["ETag"]}).status_code == 200
     listed = part(client, "/runs?part=list")
     assert part(client, "/runs?part=list", **{"If-None-Match": listed.headers["ETag"]}).status_code == 304
+
+
+def test_many_windows_on_one_run_are_drawn_once(client, panel, monkeypatch):
+    made.finished(panel.workspace, "one", 40)
+    drawn = []
+    real = run.detail
+    monkeypatch.setattr(run, "detail", lambda *given: drawn.append(given) or real(*given))
+    first = [part(client, "/runs/one/live?part=now").text for _ in range(5)]
+    assert len(drawn) == 1 and len(set(first)) == 1
+    client.post("/runs/one/about", data={"title": "Other"})
+    drawn.clear()
+    part(client, "/runs/one/live?part=now")
+    assert len(drawn) == 1
 
 
 def test_stop_save_and_sample_reach_the_run(client, live):
