@@ -45,10 +45,10 @@ RUN /opt/venvs/core/bin/python /tmp/wanted.py /tmp/pyproject.toml train panel > 
 
 # --- tools: JupyterLab and TensorBoard, apart: their packages and ours never have to agree ----------------------------
 FROM system AS tools
-COPY scripts/container/tools.txt scripts/container/tools.lock /tmp/
+COPY scripts/container/tools.lock /tmp/
 RUN python3 -m venv /opt/venvs/tools \
     && /opt/venvs/tools/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
-        --constraint /tmp/tools.lock -r /tmp/tools.txt
+        --no-deps -r /tmp/tools.lock
 
 # --- assets: the panel's front-end files from npm, at the versions of package-lock.json -------------------------------
 FROM system AS assets

@@ -8,6 +8,7 @@ python=/opt/venvs/core/bin/python
 echo "$code" >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pilot.pth"
 rm -rf "$code/scripts/container" # what only builds and tests
 "$python" -m compileall -q "$code/trainpilot" "$code/controlpilot"
+chmod -R a+rX,go-w "$code" # as it was checked out, whatever the umask was
 chmod +x "$code"/scripts/*.sh "$code"/scripts/shell/*.sh "$code"/scripts/shell/bin/*
 "$python" "$code/scripts/shell/completions.py" >"$code/scripts/shell/completions.bash"
 echo '. /opt/pilot/scripts/shell/bashrc.sh' >>/etc/bash.bashrc
