@@ -68,7 +68,7 @@ def install(name: str, body: Install) -> JobRow:
     return views.install(desk().workspace, name, body.do)
 
 
-@resource.get("/services/<name>/log", refuses=(503,))
+@resource.get("/services/<name>/log", refuses=(409, 503))
 def log(name: str, query: After) -> views.ServiceLog:
     """A part of its output, by exact offset."""
     return views.log(desk().workspace, desk().supervisor, name, query.after)

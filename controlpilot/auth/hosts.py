@@ -8,7 +8,6 @@ import ipaddress
 
 from controlpilot.auth import secret_files
 from controlpilot.settings import Settings, host_name
-from trainpilot.runs.atomic import read_json
 
 FILE = "hosts.json"
 MOST = 50
@@ -38,7 +37,7 @@ class Hosts:
         except OSError:
             return frozenset()
         if self._learned[0] != stamp:
-            found = (read_json(self._path) or {}).get("hosts", [])
+            found = (secret_files.read_json(self._path) or {}).get("hosts", [])
             self._learned = (stamp, frozenset(str(name) for name in found))
         return self._learned[1]
 

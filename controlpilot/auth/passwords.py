@@ -15,7 +15,6 @@ from typing import Any
 
 from controlpilot.auth import secret_files
 from trainpilot.errors import PilotError
-from trainpilot.runs.atomic import read_json
 
 FILE = "password.json"
 SHORTEST, LONGEST = 8, 1024  # characters
@@ -72,7 +71,7 @@ class Passwords:
         secret_files.write_json(self.path, {"schema": 1, "source": source, **COST, **coded})
 
     def _stored(self) -> dict[str, Any] | None:
-        found = read_json(self.path)
+        found = secret_files.read_json(self.path)
         return found if found and {"salt", "hash", *COST} <= set(found) else None
 
 

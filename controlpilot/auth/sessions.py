@@ -17,7 +17,6 @@ from pathlib import Path
 
 from controlpilot.auth import secret_files
 from controlpilot.auth.passwords import Passwords
-from trainpilot.runs.atomic import read_json
 
 IDLE_DAYS = 14
 LONGEST_DAYS = 60
@@ -109,7 +108,7 @@ class Sessions:
                 self.end(session.digest)
 
     def _read(self, path: Path) -> Session | None:
-        kept = read_json(path)
+        kept = secret_files.read_json(path)
         if kept is None or kept.get("generation") != self._passwords.generation:
             return None
         try:

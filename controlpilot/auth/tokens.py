@@ -18,7 +18,6 @@ from pathlib import Path
 from controlpilot.auth import secret_files
 from controlpilot.views.refusals import NotFound
 from trainpilot.errors import PilotError
-from trainpilot.runs.atomic import read_json
 
 IDENT = re.compile(r"[0-9a-f]{12}")
 MOST = 100
@@ -59,7 +58,7 @@ class Tokens:
         ident, _, secret = value.removeprefix("pilot_").partition("_")
         if not value.startswith("pilot_") or not IDENT.fullmatch(ident):
             return None
-        kept = read_json(self._path(ident)) or {}
+        kept = secret_files.read_json(self._path(ident)) or {}
         if not hmac.compare_digest(str(kept.get("hash", "")), _hash(secret)):
             return None
         now = self._clock()
@@ -81,7 +80,7 @@ class Tokens:
 
     def _read(self, ident: str) -> Token | None:
         path = self._path(ident)
-        kept = read_json(path)
+        kept = secret_files.read_json(path)
         if kept is None:
             return None
         try:

@@ -177,7 +177,7 @@ def _known(workspace: Workspace, name: str) -> Service:
 
 def _there(supervisor: Supervisor | None) -> Supervisor:
     if supervisor is None:
-        raise NotAnswering("supervisord", "not on this machine", "a pod", "Start what you need in a shell.")
+        raise Conflict("supervisord", "not on this machine", "a pod", "Start what you need in a shell.")
     return supervisor
 
 

@@ -269,7 +269,7 @@ def test_logging_out_makes_the_gateway_drop_what_is_open(pod, daemon: Path) -> N
 def test_without_a_supervisord_the_page_says_what_runs(panel, tmp_path: Path) -> None:
     page = panel.client.get("/services").text
     assert "This machine is no pod" in page and "ControlPilot" in page and "/services/tensorboard/start" not in page
-    assert panel.client.post("/api/v1/services/tensorboard/state", json={"do": "start"}).status_code == 503
+    assert panel.client.post("/api/v1/services/tensorboard/state", json={"do": "start"}).status_code == 409
     gone = dataclasses.replace(panel.settings, supervisor=tmp_path / "gone.sock")
     panel.app = create_app(gone)
     assert panel.client.get("/services").status_code == 200
