@@ -47,9 +47,7 @@ class ListQuery(_Given):
 class SeriesQuery(_Given):
     """Which part of the lines is wanted."""
 
-    after: str | None = Field(
-        None, max_length=40, description="`after` of the last answer: only news come"
-    )
+    after: str | None = Field(None, max_length=40, description="`after` of the last answer: only news come")
     from_step: Step | None = None
     to_step: Step | None = None
     buckets: int = Field(BUCKETS, ge=10, le=2000, description="Most points wanted")

@@ -103,8 +103,10 @@ def _bands(values: np.ndarray, each: int) -> tuple[list[float | None], list[floa
         warnings.simplefilter("ignore", RuntimeWarning)  # a bucket of nothing but NaN is what null says
         for table in tables:
             if len(table):
-                for into, reduce in zip(found, (np.nanmin, np.nanmean, np.nanmax), strict=True):
-                    into.extend(_json(reduce(table, axis=1)))
+                for into, reduced in zip(
+                    found, (np.nanmin(table, 1), np.nanmean(table, 1), np.nanmax(table, 1)), strict=True
+                ):
+                    into.extend(_json(reduced))
     return found
 
 
