@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # What the installers of this folder share; each sets its facts, defines its steps and ends with: main "$@"
 #
 #   name      the service, as in controlpilot/services          version   what is installed, in words

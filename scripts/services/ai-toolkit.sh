@@ -2,6 +2,7 @@
 # Installs Ostris' AI Toolkit and its pages. MIT. Needs git and ffmpeg; Node comes along.
 # Upstream's order: torch first, then requirements.txt, then a newer torchcodec; `npm ci`, Prisma's client and tables,
 # `npm run build` (which fetches a font). Node 24.22.1 or newer: older ones are open to CVE-2026-111497.
+set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 name=ai-toolkit

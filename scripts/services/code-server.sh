@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs code-server from its standalone archive, with its own Node. MIT. Never older than 4.141.1.
 # PILOT_SHA256 checks the archive where its digest is known.
+set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 name=code-server

@@ -2,6 +2,7 @@
 # Installs ComfyUI. GPL-3.0. Never older than 0.28 (CVE-2026-56670 and following).
 # Upstream: torch for CUDA 13.0, then requirements.txt. Its manager, which installs code from the network, only with
 # PILOT_COMFYUI_MANAGER=1; start it with --enable-manager.
+set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 name=comfyui

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs InvokeAI from the package index. Apache-2.0. Never older than 6.13.8; its pages are in the wheel.
 # Upstream: pip install "invokeai[cuda]" with torch 2.7.1 for CUDA 12.8. starlette 1.8 and newer break it.
+set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 name=invokeai

@@ -3,6 +3,7 @@
 # Upstream: git clone --recursive, then `uv sync --frozen --no-dev --no-editable`: its lock file pins everything, torch
 # 2.7.0 for CUDA 12.8 included. A checkout without a lock file is installed from requirements_linux.txt, as its own
 # setup does with pip.
+set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 name=kohya
