@@ -42,9 +42,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_guide_can_do_nothing(folder: Path) -> None:
     html = guides.html("guide", lambda name: f"/help/{name}", folder)
     assert "<script" not in html and "<b>" not in html and "&lt;script&gt;" in html
-    assert (
-        'href="javascript' not in html and 'src="javascript' not in html and 'href="data:' not in html
-    )
+    assert 'href="javascript' not in html and 'src="javascript' not in html and 'href="data:' not in html
     assert "onclick" not in html and "secret.md" not in html.replace("[file]", "")
     assert '<a href="/help/other#part">other</a>' in html
     assert 'href="https://example.com" rel="noreferrer noopener" target="_blank"' in html
