@@ -9,10 +9,14 @@ import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlpilot.auth import secret_files
 from controlpilot.views.refusals import NotFound
 from trainpilot.errors import PilotError
+
+if TYPE_CHECKING:
+    from apprise import NotifyBase
 
 log = logging.getLogger(__name__)
 FILE = "notifications.json"
@@ -90,11 +94,11 @@ class Notices:
         secret_files.write_json(self._path, {"schema": 1, "channels": channels})
 
 
-def _sender(url: str) -> object | None:
+def _sender(url: str) -> NotifyBase | None:
     import apprise  # a quarter of a second that the panel's start does not have
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs addresses with what is secret in them
-    found: object | None = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    found: NotifyBase | None = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     return found
 
 

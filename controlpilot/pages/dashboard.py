@@ -8,6 +8,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 from controlpilot.desk import desk
 from controlpilot.nav import Nav
 from controlpilot.views.dashboard import Dashboard, dashboard
+from controlpilot.views.settings import preferences
 from trainpilot.errors import PilotError
 
 blueprint = Blueprint("dashboard", __name__)
@@ -34,4 +35,8 @@ def _board() -> Dashboard:
             note = error.message
     # In the pod the session is the pod's: its first process; elsewhere it is this panel's.
     since = psutil.Process(1 if here.supervisor is not None else None).create_time()
-    return dashboard(here.workspace, here.telemetry.now(), states, note, since, here.settings.run)
+    try:
+        price = preferences(here.workspace).price_per_hour
+    except PilotError:
+        price = None  # the Settings page says what is wrong with the file
+    return dashboard(here.workspace, here.telemetry.now(), states, note, since, here.settings.run, price_per_hour=price)

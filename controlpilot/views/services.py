@@ -38,15 +38,15 @@ class ServiceRow(BaseModel):
     help: str
     group: str
     state: str = Field(description="supervisord's word, or `missing` where it is not installed")
-    reason: str = Field("", description="Why it does not run, as far as it is known")
-    last_lines: str = Field("", description="The end of its log, where it failed")
+    reason: str = Field(default="", description="Why it does not run, as far as it is known")
+    last_lines: str = Field(default="", description="The end of its log, where it failed")
     since: float | None = None
     pid: int | None = None
-    port: int | None = Field(None, description="Its public port at the gateway")
+    port: int | None = Field(default=None, description="Its public port at the gateway")
     autostart: bool = False
-    pinned: bool = Field(False, description="Cannot be stopped from here")
+    pinned: bool = Field(default=False, description="Cannot be stopped from here")
     installed: bool = True
-    install: jobs.JobRow | None = Field(None, description="The newest job that installs or removes it")
+    install: jobs.JobRow | None = Field(default=None, description="The newest job that installs or removes it")
     can_start: bool = False
     can_stop: bool = False
     can_open: bool = False

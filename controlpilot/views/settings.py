@@ -34,8 +34,12 @@ class Preferences(BaseModel):
     """Kept in config/settings.toml of the workspace."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    price_per_hour: float | None = Field(None, ge=0, le=10_000, description="What this machine costs, in dollars")
-    tell_when: list[Event] = Field(["done", "failed", "disk", "service"], description="What notifications are sent for")
+    price_per_hour: float | None = Field(
+        default=None, ge=0, le=10_000, description="What this machine costs, in dollars"
+    )
+    tell_when: list[Event] = Field(
+        default=["done", "failed", "disk", "service"], description="What notifications are sent for"
+    )
 
 
 class TokenRow(BaseModel):
