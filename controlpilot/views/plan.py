@@ -24,6 +24,7 @@ from controlpilot.measuring import measuring
 from controlpilot.training_types import training_type
 from controlpilot.views.datasets import Problem
 from controlpilot.views.drafts import Choices
+from controlpilot.views.settings import preferences
 from trainpilot.config.merge import CUSTOM, Resolved, resolve
 from trainpilot.config.schema import RunConfig
 from trainpilot.datasets import layouts
@@ -262,7 +263,7 @@ def _plan(workspace: Workspace, choices: Choices, outcome: Outcome, device: Devi
         table,
         card(config.model.family),
         base,
-        price_per_hour=choices.price_per_hour,
+        price_per_hour=_price(workspace, choices),
         device=device or device_now(),
     )
     outcome.plan = plan
@@ -274,6 +275,11 @@ def _plan(workspace: Workspace, choices: Choices, outcome: Outcome, device: Devi
         outcome.problems = _problems(error)
         outcome.live.problems = [Problem.of(problem) for problem in outcome.problems]
         outcome.live.state = "problems"
+
+
+def _price(workspace: Workspace, choices: Choices) -> float | None:
+    """The price of an hour that these choices name, else the one in the panel's settings."""
+    return preferences(workspace).price_per_hour if choices.price_per_hour is None else choices.price_per_hour
 
 
 def _refuse_endless(config: RunConfig, table: Table) -> None:

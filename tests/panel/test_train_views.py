@@ -106,6 +106,13 @@ def test_the_plan_follows_a_change_of_rank(demo_place):
     assert small["cost"] is None and large["cost"] == pytest.approx(large["seconds"] / 1800)
 
 
+def test_the_price_of_the_settings_holds_where_the_choices_name_none(tmp_path):
+    workspace = with_demo(tmp_path)
+    (workspace.root / "config" / "settings.toml").write_text("price_per_hour = 3.6\n")
+    plan = ready(workspace, train.demo(workspace)).plan
+    assert plan.cost == pytest.approx(plan.seconds / 1000)
+
+
 def test_all_problems_come_at_once_with_what_was_meant_and_the_rest_of_the_form_still_stands(demo_place):
     choices = train.demo(demo_place)
     choices.settings = {"network.rank": "6x4", "optimizer.name": "adam8bit", "training.batch_size": "2"}
