@@ -30,18 +30,14 @@ RUN groupadd --gid 1000 pilot && useradd --uid 1000 --gid pilot --create-home --
 FROM system AS core
 ARG TORCH=torch===2.13.0
 ARG TORCH_INDEX=
-COPY requirements.lock /tmp/
+COPY scripts/container/core.lock /tmp/
 RUN python3 -m venv /opt/venvs/core \
-    && grep -v '^torch==' /tmp/requirements.lock > /opt/venvs/core/constraints.txt \
     && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
-        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint /opt/venvs/core/constraints.txt "$TORCH"
-COPY pyproject.toml scripts/container/wanted.py /tmp/
+        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint /tmp/core.lock "$TORCH"
 # xformers: one release for both variants, without what it would pull; the trainer probes it before it is offered.
 ARG XFORMERS=xformers==0.0.35
-RUN /opt/venvs/core/bin/python /tmp/wanted.py /tmp/pyproject.toml train panel > /tmp/wanted.txt \
-    && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
-        --constraint /opt/venvs/core/constraints.txt -r /tmp/wanted.txt argcomplete \
-    && if [ -n "$XFORMERS" ]; then /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet --no-deps "$XFORMERS"; fi
+RUN /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet --no-deps \
+        -r /tmp/core.lock $XFORMERS
 
 # --- tools: JupyterLab and TensorBoard, apart: their packages and ours never have to agree ----------------------------
 FROM system AS tools

@@ -11,8 +11,8 @@ rm -rf "$code/scripts/container" # what only builds and tests
 chmod -R a+rX,go-w "$code" # as it was checked out, whatever the umask was
 chmod +x "$code"/scripts/*.sh "$code"/scripts/shell/*.sh "$code"/scripts/shell/bin/*
 "$python" "$code/scripts/shell/completions.py" >"$code/scripts/shell/completions.bash"
-echo '. /opt/pilot/scripts/shell/bashrc.sh' >>/etc/bash.bashrc
-cp "$code/scripts/shell/profile.sh" /etc/profile.d/pilot.sh
+echo '. /opt/pilot/scripts/shell/bashrc' >>/etc/bash.bashrc
+cp "$code/scripts/shell/profile" /etc/profile.d/pilot.sh
 # A locked password would refuse keys as well; "*" only refuses passwords.
 usermod --password '*' pilot
 usermod --password '*' root

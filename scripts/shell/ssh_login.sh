@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What every login over ssh gets, root's too: a shell, a command (rsync) or file transfer as the user pilot, whose files
 # the group may change. Used by sshd alone (ForceCommand).
+set -euo pipefail
 [ ! -r /run/pilot/shell.env ] || . /run/pilot/shell.env
 export PATH=/opt/pilot/scripts/shell/bin:/opt/venvs/core/bin:/usr/local/bin:/usr/bin:/bin SHELL=/bin/bash
 cd /workspace 2>/dev/null || cd /
