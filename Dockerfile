@@ -7,6 +7,8 @@
 # Layers from what changes rarely to what changes often: a change of our code rebuilds the last two, in seconds.
 # `docker history` shows their sizes; docs/vm.md states them. The default torch brings CUDA 13: driver 580 or newer.
 ARG BASE_IMAGE=debian:bookworm-slim
+# Debian's own pip does not see some of the newest releases.
+ARG PIP=pip==26.3
 
 # --- system: what runs, and nothing that only builds. One layer. ------------------------------------------------------
 FROM ${BASE_IMAGE} AS system
@@ -28,10 +30,12 @@ RUN groupadd --gid 1000 pilot && useradd --uid 1000 --gid pilot --create-home --
 
 # --- core: the trainer's and the panel's packages, every version locked. Two layers: torch with CUDA, the rest. -------
 FROM system AS core
+ARG PIP
 ARG TORCH=torch===2.13.0
 ARG TORCH_INDEX=
 COPY scripts/container/core.lock /tmp/
 RUN python3 -m venv /opt/venvs/core \
+    && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet "$PIP" \
     && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
         ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint /tmp/core.lock "$TORCH"
 # xformers: one release for both variants, without what it would pull; the trainer probes it before it is offered.
@@ -41,8 +45,10 @@ RUN /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check -
 
 # --- tools: JupyterLab and TensorBoard, apart: their packages and ours never have to agree ----------------------------
 FROM system AS tools
+ARG PIP
 COPY scripts/container/tools.lock /tmp/
 RUN python3 -m venv /opt/venvs/tools \
+    && /opt/venvs/tools/bin/pip install --no-cache-dir --disable-pip-version-check --quiet "$PIP" \
     && /opt/venvs/tools/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
         --no-deps -r /tmp/tools.lock
 
