@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 CORE = ROOT / "scripts" / "container" / "core.lock"
 TOOLS = ROOT / "scripts" / "container" / "tools.txt"  # what is wanted; tools.lock beside it is what that brings
+# The image's Python is Debian's, older than some releases ask for.
+IMAGE_PYTHON = ("--python-version", "3.11.2", "--only-binary", ":all:", "--target", "unused")
 CUDA = re.compile(r"^(nvidia-(?!ml-py)|cuda-|triton$)")
 HEAD = """\
 # Exact versions of everything scripts/setup.sh installs; made by `.venv/bin/python scripts/lock.py`.
@@ -86,7 +88,7 @@ def main() -> None:
     write(LOCK, HEAD, every)
     runs = needed("lora-pilot", frozenset({"train", "panel"}), every) - {"torch"}
     write(CORE, CORE_HEAD, {name: every[name] for name in runs})
-    write(TOOLS.with_suffix(".lock"), TOOLS_HEAD, resolve("-r", str(TOOLS)))
+    write(TOOLS.with_suffix(".lock"), TOOLS_HEAD, resolve(*IMAGE_PYTHON, "-r", str(TOOLS)))
 
 
 if __name__ == "__main__":
