@@ -104,6 +104,7 @@ def export(
     folder: Path, vae: AutoencoderKL, text: CLIPTextModel, unet: UNet2DConditionModel, tokens: CLIPTokenizer
 ) -> None:
     """Write the pipeline in diffusers layout, fp16 safetensors."""
+    vae.register_to_config(_name_or_path="")  # else the folder it was made in becomes a part of it
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,

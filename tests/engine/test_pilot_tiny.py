@@ -21,9 +21,10 @@ TINY, CLIP = MODELS / "pilot-tiny", MODELS / "pilot-tiny-clip"
 TOKENIZER = CLIPTokenizer.from_pretrained(TINY / "tokenizer")
 
 
-LEARNT = {"colour": 0.6, "background": 0.9}
-"""What this version has learnt, with bounds well below the card's figures for 200 scenes; chance is 0.13 and 0.1.
-Shape and position are not learnt yet (the card says so), so that nothing is claimed of them here."""
+LEARNT = {"colour": 0.85, "background": 0.85, "position": 0.85, "shape": 0.17}
+"""Bounds well below the card's figures for 200 scenes; chance is 0.13, 0.1, 0.11 and 0.13. Shapes are only begun."""
+READ = {"colour": 0.9, "background": 0.9, "position": 0.4, "shape": 0.25}
+"""The same of the CLIP, on real drawings."""
 
 
 def test_it_draws_what_captions_say() -> None:
@@ -32,13 +33,13 @@ def test_it_draws_what_captions_say() -> None:
     pictures = generate.pictures(TINY, wanted, seed=1000)
     pixels, fits = measure.accuracy(pictures, wanted), clip.accuracy(CLIP, pictures, wanted)
     assert {name: pixels[name] for name, least in LEARNT.items() if pixels[name] < least} == {}
-    assert {name: fits[name] for name, least in LEARNT.items() if fits[name] < least - 0.2} == {}
+    assert {name: fits[name] for name in ("colour", "background") if fits[name] < LEARNT[name] - 0.2} == {}
 
 
 def test_the_clip_reads_real_drawings() -> None:
     wanted = measure.measured_scenes(40, seed="test of the CLIP")
     fits = clip.accuracy(CLIP, [scenes.draw(scene) for scene in wanted], wanted)
-    assert {name: fits[name] for name in LEARNT if fits[name] < 0.95} == {}
+    assert {name: fits[name] for name, least in READ.items() if fits[name] < least} == {}
 
 
 def test_the_vae_carries_the_demo_character() -> None:
