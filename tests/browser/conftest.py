@@ -1,23 +1,16 @@
-"""Chromium for the tests of whole pages, and the panel of tests/panel/conftest.py, served."""
+"""A logged-in window for the tests of whole pages, and the panel of tests/panel/conftest.py, served."""
 
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 PANEL_TESTS = Path(__file__).resolve().parents[1] / "panel"
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-
 if str(PANEL_TESTS) not in sys.path:
     sys.path.append(str(PANEL_TESTS))  # makers of workspaces
 _spec = importlib.util.spec_from_file_location("panel_fixtures", PANEL_TESTS / "conftest.py")
@@ -26,16 +19,6 @@ _panel = importlib.util.module_from_spec(_spec)
 sys.modules["panel_fixtures"] = _panel
 _spec.loader.exec_module(_panel)
 live_panel, settings, password_folder = _panel.live_panel, _panel.settings, _panel.password_folder
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("there is no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ DOCKER = "/usr/bin/docker"  # another client earlier on PATH may not speak the e
 ROOT = Path(__file__).resolve().parent.parent.parent
 PASSWORD = "a password of the tests"
 LABEL = "lora-pilot-test"
+LOCAL = {"Host": "localhost:7878"}  # an unknown host is told nothing before the first login
 TINY = (
     "train", "--profile", "quick_test", "--dataset", "datasets/images/10_zorp", "--base-model", "models/pilot-tiny",
     "--set", "sampling.every_steps=0", "--set", "hardware.device=cpu",
@@ -96,7 +97,7 @@ class Pod:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                if requests.get(address, timeout=2).status_code == 200:
+                if requests.get(address, headers=LOCAL, timeout=2).status_code == 200:
                     return self
             except requests.RequestException:
                 pass

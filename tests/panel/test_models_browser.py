@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from file_server import Page, serving
@@ -15,31 +14,21 @@ from trainpilot.errors import ExitCode
 from trainpilot.runs.atomic import write_json
 from trainpilot.runs.jobdir import JobDir, jobdirs
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium here")
-
 
 @pytest.fixture
-def page(live_panel):
+def page(live_panel, chromium):
     """A page of a browser that is logged in; fails where the console or another origin was used."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(20_000)
-        wrong: list[str] = []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(live_panel.url) else None)
-        page.goto(f"{live_panel.url}/login")
-        page.fill("input[name=password]", live_panel.password)
-        page.press("input[name=password]", "Enter")
-        page.wait_for_url(lambda url: "/login" not in url)
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(20_000)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(live_panel.url) else None)
+    page.goto(f"{live_panel.url}/login")
+    page.fill("input[name=password]", live_panel.password)
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url(lambda url: "/login" not in url)
+    yield page
+    page.context.close()
     assert wrong == []
 
 

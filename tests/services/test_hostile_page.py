@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import Browser
 
 from controlpilot.gateway import JS_MODULE
 from tests.services.conftest import Pod
 from tests.services.gate import NGINX
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 pytestmark = [
-    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="needs Chromium"),
     pytest.mark.skipif(not Path(NGINX).exists() or not JS_MODULE.exists(), reason="needs nginx with its module"),
 ]
 
 
 @pytest.fixture(scope="module")
-def page(pod: Pod) -> Iterator[object]:
+def page(pod: Pod, chromium: Browser) -> Iterator[object]:
     """A window logged in to the panel, ComfyUI and JupyterLab, and standing on ComfyUI's origin."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.goto(pod.gate.origin("panel") + "/login")
-        page.fill("input[name=password]", pod.password)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda there: "/login" not in there)
-        cookie = next(one for one in page.context.cookies() if one["name"] == "pilot_session")
-        assert cookie["httpOnly"]
-        for service in ("jupyterlab", "comfyui"):
-            ticket = quote(pod.ticket(f"pilot_session={cookie['value']}", service))
-            page.goto(f"{pod.gate.origin(service)}/.pilot/enter?ticket={ticket}&next=/page")
-            assert page.title() == "hostile"
-        yield page
-        browser.close()
+    page = chromium.new_page()
+    page.goto(pod.gate.origin("panel") + "/login")
+    page.fill("input[name=password]", pod.password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda there: "/login" not in there)
+    cookie = next(one for one in page.context.cookies() if one["name"] == "pilot_session")
+    assert cookie["httpOnly"]
+    for service in ("jupyterlab", "comfyui"):
+        ticket = quote(pod.ticket(f"pilot_session={cookie['value']}", service))
+        page.goto(f"{pod.gate.origin(service)}/.pilot/enter?ticket={ticket}&next=/page")
+        assert page.title() == "hostile"
+    yield page
+    page.context.close()
 
 
 def test_a_page_of_one_service_reaches_nothing_else(pod: Pod, page: object) -> None:
