@@ -30,10 +30,12 @@ def main() -> int:
     machine.check(report)
     found = volume.look(root)
     volume.say(report, found, root)
-    pilot = users.follow(root, report) if found.answers else users.user(users.PILOT)
+    pilot, shared = users.user(users.PILOT), users.user(users.PILOT).gid
+    if found.answers:
+        pilot, shared = users.follow(root, report)
     panel, gateway = users.user(users.PANEL), users.user(users.GATEWAY)
     folders.local(RUN, LOGS, pilot, panel, gateway)
-    folders.workspace(root, found, pilot, panel, LOGS, report)
+    folders.workspace(root, found, pilot, panel, shared, LOGS, report)
     secrets = secret_place.choose(root, found, panel, report)
     secret_place.fill(secrets, environ, panel, report)
     seeding.fill(CODE / "workspace-template", workspace, found, pilot, report)

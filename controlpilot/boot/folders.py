@@ -36,19 +36,19 @@ def local(run: Path, logs: Path, pilot: User, panel: User, gateway: User) -> Non
         (run / name).unlink(missing_ok=True)  # of the container's life before
 
 
-def workspace(root: Path, volume: Volume, pilot: User, panel: User, logs: Path, report: Report) -> None:
-    """The workspace's own folders, where the volume can be written."""
+def workspace(root: Path, volume: Volume, pilot: User, panel: User, shared: int, logs: Path, report: Report) -> None:
+    """The workspace's own folders, where the volume can be written. shared: the group of all three users."""
     if not volume.writable:
         return
     try:
         top = root.stat()
         if volume.respects_owners:
             # A volume of root's stays root's: then pilot cannot rename what lies in it.
-            os.chown(root, -1, pilot.gid)
+            os.chown(root, -1, shared)
             root.chmod(SHARED_STICKY if top.st_uid == 0 else top.st_mode & 0o7777 | 0o2070)
-        _shared(root / "config", panel.uid, pilot.gid, SHARED_STICKY, volume)
+        _shared(root / "config", panel.uid, shared, SHARED_STICKY, volume)
         for name in WORKSPACE:
-            _shared(root / name, pilot.uid, pilot.gid, SHARED, volume)
+            _shared(root / name, pilot.uid, shared, SHARED, volume)
         _link(root / "logs" / "services", logs)
     except OSError as error:
         report.problem("workspace", f"{error.filename}: {error.strerror}; its folders are not complete")

@@ -1,7 +1,7 @@
 """The users of the pod: pilot gets the id that owns the volume, so that files on it stay changeable from outside.
 
-panel and gateway keep the ids of the image. The group pilot, which all three share, keeps its id too, unless the volume
-belongs to a group of its own: then it takes that one.
+panel and gateway keep the ids of the image. What all three share is a group: pilot, or the volume's own where it has
+one; the group pilot keeps its id, because services that are part of the image belong to it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import grp
 import os
 import pwd
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from controlpilot.boot.report import Report
 
 PILOT, PANEL, GATEWAY = "pilot", "panel", "gateway"
+# Groups below are the system's: a member of some of them (shadow, disk) could read what nobody should.
+FIRST_GROUP = 1000
+USERS = 100  # the one of them that storage boxes give to everybody
 
 
 @dataclass(frozen=True)
@@ -52,21 +54,37 @@ def owner(root: Path) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def follow(root: Path, report: Report, call: Callable[[list[str]], object] | None = None) -> User:
-    """Give pilot the volume's ids where they are anybody's but root's, or ours. Returns pilot."""
-    run = call or (lambda command: subprocess.run(command, check=True, capture_output=True, text=True))
+def follow(root: Path, report: Report) -> tuple[User, int]:
+    """Give pilot the volume's id where it is anybody's but root's, or ours. Returns pilot and the shared group."""
     uid, gid = owner(root)
     present = user(PILOT)
-    ours = {user(PANEL).uid, user(GATEWAY).uid, user(PANEL).gid}
+    shared = present.gid
     try:
-        if gid not in (0, present.gid) and gid not in ours:
-            run(["groupmod", "--non-unique", "--gid", str(gid), PILOT])
-        if uid not in (0, present.uid) and uid not in ours:
-            # usermod would change the owners of the whole home folder by itself; that folder is small.
-            run(["usermod", "--non-unique", "--uid", str(uid), PILOT])
-    except subprocess.CalledProcessError as error:
-        report.problem("users", f"pilot cannot take the volume's id {uid}: {str(error.stderr).strip()}")
+        if uid not in (0, present.uid, user(PANEL).uid, user(GATEWAY).uid):
+            # usermod gives the home folder along; it is small.
+            _call("usermod", "--non-unique", "--uid", str(uid), PILOT)
+        if (gid >= FIRST_GROUP and gid != present.gid) or gid == USERS:
+            _join(gid)
+            shared = gid
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip()
+        report.problem("users", f"pilot cannot take the volume's ids {uid}:{gid}: {said}")
     now = user(PILOT)
     why = "the owner of the volume" if now.uid == uid else f"the volume belongs to {'root' if uid == 0 else uid}"
-    report.ok("users", f"pilot is {now.uid}:{now.gid} ({why})")
-    return now
+    report.ok("users", f"pilot is {now.uid} ({why}), the shared group is {shared}")
+    return now, shared
+
+
+def _join(gid: int) -> None:
+    """Make the three users members of the volume's group."""
+    try:
+        name = grp.getgrgid(gid).gr_name
+    except KeyError:
+        name = "volume"
+        _call("groupadd", "--gid", str(gid), name)
+    for member in (PILOT, PANEL, GATEWAY):
+        _call("usermod", "--append", "--groups", name, member)
+
+
+def _call(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
