@@ -6,34 +6,38 @@ into that folder, so that no service's environment needs them.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from controlpilot.auth import passwords
-from controlpilot.boot.report import Report
+from controlpilot.boot.report import Level, Report
 from controlpilot.boot.users import User
-from controlpilot.boot.volume import Volume
+from controlpilot.boot.volume import Volume, within
 from controlpilot.hub_tokens import HubTokens
 from trainpilot.errors import PilotError
 from trainpilot.runs.secrets import TOKENS
 
 OUTSIDE = Path("/var/lib/pilot/secrets")
+PATIENCE = 20.0  # seconds; a hash takes a tenth of one
+ROOM = 4 * 2**20  # bytes; a login has to be written down
 
 
 def choose(root: Path, volume: Volume, panel: User, report: Report, outside: Path = OUTSIDE) -> Path:
     """The secrets folder, made, 0700 and panel's. What a volume that cannot be written holds is copied."""
     inside = root / "config" / "panel"
-    if volume.writable and volume.respects_owners:
+    full = volume.writable and volume.free < ROOM
+    if volume.writable and volume.respects_owners and not full:
         if _trusted(inside, panel):
             _own(inside, panel)
             return inside
         report.problem("secrets", f"{inside} belongs to somebody else and is not used; look at it, then remove it")
     _own(outside, panel)
-    if volume.answers and not volume.writable:
+    if volume.answers and (full or not volume.writable):
         _copy(inside, outside, panel)
-    why = "cannot be written" if not volume.writable else "does not keep files from other users"
+    why = "is full" if full else "does not keep files from other users" if volume.writable else "cannot be written"
     report.note("secrets", f"in the container, because the volume {why}: password and tokens are gone with it")
     return outside
 
@@ -67,42 +71,49 @@ def _copy(source: Path, target: Path, panel: User) -> None:
 
 
 def fill(folder: Path, environ: MutableMapping[str, str], panel: User, report: Report) -> None:
-    """The password (printed once where it is new) and the tokens, then out of the environment."""
-    try:
-        prepared = passwords.prepare(folder, environ)
-    except PilotError as error:
-        report.problem("password", f"{error.where}: {error.given}; {error.remedy} The one before stays valid")
-        if not passwords.Passwords(folder).is_set:
-            prepared = passwords.prepare(folder, {})
-            _tell(prepared, report)
-    else:
-        _tell(prepared, report)
-    _save_tokens(folder, environ, report)
+    """The password (printed once where it is new) and the tokens, then out of the environment.
+
+    As panel: its files are believed only where they are its own.
+    """
+    given = dict(environ)
+    if path := given.pop("PILOT_PASSWORD_FILE", None):
+        try:
+            given["PILOT_PASSWORD"] = Path(path).read_text("utf-8").rstrip("\r\n")  # root may read what panel may not
+        except (OSError, UnicodeDecodeError) as error:
+            report.problem("password", f"PILOT_PASSWORD_FILE cannot be read: {error}; mount a text file there")
+    answer = within(PATIENCE, lambda: _filled(folder, given), panel.become)
     passwords.forget_in(environ)
-    for path in folder.iterdir():
-        os.chown(path, panel.uid, panel.gid, follow_symlinks=False)
-
-
-def _tell(prepared: passwords.Prepared, report: Report) -> None:
-    if prepared.generated is None:
-        report.ok(
-            "password", {"environment": "as the container was given it"}.get(prepared.source, "the one set before")
-        )
+    if answer is None:
+        report.problem("password", "cannot be set: its folder cannot be written, or hangs; nobody can log in")
         return
-    report.ok("password", "a new one, shown this once; change it on the Settings page")
-    # Not a line of the report: that one is kept in a file.
-    print(f"\n    The panel's password:  {prepared.generated}\n", flush=True)
+    told = json.loads(answer)
+    for level, what, text in told["lines"]:
+        report.add(level, what, text)
+    if told["generated"]:
+        # Not a line of the report: that one is kept in a file.
+        print(f"\n    The panel's password:  {told['generated']}\n", flush=True)
 
 
-def _save_tokens(folder: Path, environ: Mapping[str, str], report: Report) -> None:
+def _filled(folder: Path, given: Mapping[str, str]) -> str:
+    lines: list[tuple[Level, str, str]] = []
+    try:
+        prepared = passwords.prepare(folder, given)
+    except PilotError as error:
+        lines.append(("problem", "password", f"{error.where}: {error.given}; {error.remedy} It is not used"))
+        prepared = passwords.prepare(folder, {})
+    sources = {"environment": "as the container was given it", "saved": "the one set before"}
+    lines.append(
+        ("ok", "password", sources.get(prepared.source, "a new one, shown this once; the Settings page changes it"))
+    )
     store = HubTokens(folder, {})
     present = store.values()
     for name in TOKENS:
-        given = environ.get(name)
-        if not given or present.get(name) == given:
+        token = given.get(name)
+        if not token or present.get(name) == token:
             continue
         try:
-            store.save(name, given)
-            report.ok("tokens", f"{name} is kept for downloads")
+            store.save(name, token)
+            lines.append(("ok", "tokens", f"{name} is kept for downloads"))
         except PilotError as error:
-            report.problem("tokens", f"{name} is not used: {error.given}; {error.remedy}")
+            lines.append(("problem", "tokens", f"{name} is not used: {error.given}; {error.remedy}"))
+    return json.dumps({"lines": lines, "generated": prepared.generated})

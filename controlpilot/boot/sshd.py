@@ -12,6 +12,7 @@ from pathlib import Path
 
 from controlpilot.boot.report import Report
 
+FOLDER = Path("/etc/ssh/pilot")  # root's all the way up, as sshd asks
 KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+) [A-Za-z0-9+/=]+( [^\x00-\x1f]*)?")
 CONFIG = """\
 # Written at boot: changes here are lost.
@@ -44,7 +45,7 @@ def keys(environ: Mapping[str, str]) -> tuple[list[str], int]:
     return good, len(lines) - len(good)
 
 
-def start(environ: Mapping[str, str], run: Path, report: Report) -> None:
+def start(environ: Mapping[str, str], report: Report, folder: Path = FOLDER) -> None:
     """Start sshd where keys are given; it runs in the background by itself."""
     good, bad = keys(environ)
     if bad:
@@ -52,7 +53,6 @@ def start(environ: Mapping[str, str], run: Path, report: Report) -> None:
     if not good:
         report.ok("ssh", "off; PUBLIC_KEY or PILOT_SSH_KEYS with a public key turns it on")
         return
-    folder = run / "ssh"
     folder.mkdir(mode=0o755, exist_ok=True)
     (folder / "authorized_keys").write_text("\n".join(good) + "\n")
     (folder / "sshd_config").write_text(CONFIG.format(folder=folder))

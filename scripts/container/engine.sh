@@ -16,13 +16,14 @@ cannot() {
 answers() { timeout 20 "$docker" info >/dev/null 2>&1; }
 
 if [ ! -x "$docker" ] || ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null ||
-    ! command -v docker-compose >/dev/null; then
+    ! command -v docker-compose >/dev/null || ! command -v bindfs >/dev/null; then
     [ "$(id -u)" = 0 ] || cannot "it is not installed, and only root can install it"
     command -v apt-get >/dev/null || cannot "it is not installed, and this is no Debian"
     export DEBIAN_FRONTEND=noninteractive
     {
         timeout 120 apt-get update -qq &&
-            timeout 300 apt-get install -y -qq --no-install-recommends docker.io iptables debootstrap docker-compose
+            timeout 300 apt-get install -y -qq --no-install-recommends docker.io iptables debootstrap \
+                docker-compose bindfs # one of the tests has a volume that ignores owners
     } >"$log" 2>&1 || cannot "apt-get cannot install it: $(tail -n 1 "$log")"
 fi
 
