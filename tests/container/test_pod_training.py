@@ -26,7 +26,14 @@ def test_by_hand(pod: Pod) -> None:
     assert pod.job("by_hand")["status"] == "done", done.stdout[-2000:]
     owner = pod.run("stat", "-c", "%U", "/workspace/outputs/by_hand/by_hand.safetensors").stdout.strip()
     assert owner == "pilot"
-    verified = pod.run("trainpilot", "verify", "/workspace/outputs/by_hand/by_hand.safetensors", timeout=120)
+    verified = pod.run(
+        "trainpilot",
+        "verify",
+        "/workspace/outputs/by_hand/by_hand.safetensors",
+        "--base",
+        "models/pilot-tiny",
+        timeout=120,
+    )
     assert verified.returncode == 0
     repro = pod.run("cat", "/workspace/logs/by_hand_repro.json").stdout
     assert "of-the-tests" in repro
@@ -43,7 +50,7 @@ def test_a_stop_saves_and_the_next_start_goes_on(image: str, volume: Path) -> No
         assert pod.job("stopped_by_me")["exit_code"] == 4
 
         train_in_a_shell(pod, "going_on")
-        pod.run("sh", "-c", "pkill -KILL -f 'trainpilot worker'")
+        pod.run("sh", "-c", "pkill -KILL -f '[t]rainpilot worker'")
         before = pod.steps("going_on")
         seconds = pod.stop()
         assert seconds < LONGEST_STOP, f"{seconds:.1f} s\n{pod.logs()[-3000:]}"
