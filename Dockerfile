@@ -5,7 +5,7 @@
 #   docker build -t lora-pilot:core-cu128 --build-arg TORCH=torch===2.10.0 .      older drivers: 570 and newer
 #
 # Layers from what changes rarely to what changes often: a change of our code rebuilds the last two, in seconds.
-# `docker history` shows their sizes; docs/vm.md states them. The default torch brings CUDA 13: driver 580 or newer.
+# `docker history` shows their sizes. The default torch brings CUDA 13: driver 580 or newer.
 ARG BASE_IMAGE=debian:bookworm-slim
 # Debian's own pip does not see some of the newest releases.
 ARG PIP=pip==26.3
@@ -14,7 +14,9 @@ ARG PIP=pip==26.3
 FROM ${BASE_IMAGE} AS system
 # gcc, libc6-dev, python3-dev: torch.compile makes its GPU kernels' launchers with them (Triton, at run time).
 # nvtop is in Debian's contrib. The host keys that sshd brings are removed: every pod makes its own.
-RUN echo "deb http://deb.debian.org/debian bookworm contrib" > /etc/apt/sources.list.d/contrib.list \
+RUN for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do \
+        if [ -f "$list" ]; then sed -i -E 's/^((deb |Components:).*main)$/\1 contrib/' "$list"; fi; \
+    done \
     && apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         bash-completion ca-certificates curl gcc git less libc6-dev libnginx-mod-http-js nano nginx-light nvtop \

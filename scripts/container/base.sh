@@ -41,8 +41,9 @@ debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >"$root
 }
 rm -f "$root.log"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-printf 'deb http://deb.debian.org/debian bookworm main\ndeb http://deb.debian.org/debian bookworm-updates main\ndeb http://deb.debian.org/debian-security bookworm-security main\n' \
-    >"$root/etc/apt/sources.list"
+mirror=$(awk '$1 == "deb" { sub("/$", "", $2); print $2; exit }' "$root/etc/apt/sources.list") # debootstrap's own
+printf 'deb %s bookworm main\ndeb %s bookworm-updates main\ndeb %s-security bookworm-security main\n' \
+    "$mirror" "$mirror" "$mirror" >"$root/etc/apt/sources.list"
 # As Debian's own image: no sync after each file, no translations.
 echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/docker-apt-speedup"
 echo 'Acquire::Languages "none";' >"$root/etc/apt/apt.conf.d/docker-no-languages"
