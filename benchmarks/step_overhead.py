@@ -219,30 +219,35 @@ def measure(root: Path, base: Path, side: int, *, steps: int, batch: int, tensor
             reading["seconds"] += time.thread_time() - begun
             return found
 
-        def in_turn(start: int) -> Iterator[Any]:
+        class InTurn:
             """The engine's batches. When it comes back for the next, its step has ended and the other loop's begins."""
-            source, since = from_step(start), None
-            try:
-                for number in range(start, batches.steps + 1):
-                    if since is not None:
-                        watch.add("whole", since)
-                        rows["engine"].append(watch.take())
-                    watch.take()
-                    began = now()
-                    bare.step(number)
-                    watch.add("whole", began)
-                    rows["bare"].append(watch.take())
-                    since = now()
-                    item = next(source, None)
-                    watch.add("waiting for a batch", since)
-                    if item is None:
-                        return
-                    yield item
-            finally:
-                source.close()
+
+            def __init__(self, start: int) -> None:
+                self._source = from_step(start)
+                self._since: tuple[float, float] | None = None
+                self._number, self.ahead, self.close = start, self._source.ahead, self._source.close
+
+            def __iter__(self) -> Iterator[Any]:
+                return self
+
+            def __next__(self) -> Any:
+                if self._since is not None:
+                    watch.add("whole", self._since)
+                    rows["engine"].append(watch.take())
+                watch.take()
+                began = now()
+                bare.step(self._number)
+                watch.add("whole", began)
+                rows["bare"].append(watch.take())
+                self._number += 1
+                self._since = now()
+                try:
+                    return next(self._source)
+                finally:
+                    watch.add("waiting for a batch", self._since)
 
         setattr(batches, "read", read_timed)  # noqa: B010
-        setattr(batches, "from_step", in_turn)  # noqa: B010
+        setattr(batches, "from_step", InTurn)  # noqa: B010
         clip = watch.timed("clipping", nn.utils.clip_grad_norm_)
         backward = watch.timed("backward", torch.Tensor.backward)
         with patched(nn.utils, "clip_grad_norm_", clip), patched(torch.Tensor, "backward", backward):

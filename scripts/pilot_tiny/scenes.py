@@ -5,7 +5,7 @@ Used by every training stage, by `measure` (the same outlines serve as templates
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -159,6 +159,13 @@ def random_scene(random: Random, two_shapes: float = 0.12) -> Scene:
         return Scene((random_part(random, background),), background)
     first, second = random.choice(PAIRS)
     return Scene((random_part(random, background, first, 2), random_part(random, background, second, 2)), background)
+
+
+def other_shape(scene: Scene, random: Random) -> Scene:
+    """The scene with another shape in its first part's place, the rest to the pixel the same."""
+    part = scene.parts[0]
+    shape = random.choice([name for name in SHAPES if name != part.shape])
+    return replace(scene, parts=(replace(part, shape=shape), *scene.parts[1:]))
 
 
 def draw(scene: Scene) -> Image.Image:

@@ -7,7 +7,8 @@ function of (seed, step, its place in the step), so reading ahead, resuming and 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -197,30 +198,47 @@ class Batches:
             batch.conditioning = {key: value.pin_memory() for key, value in batch.conditioning.items()}
         return batch
 
-    def from_step(self, start: int) -> Generator[tuple[int, list[Batch]], None, None]:
-        """(step, its batches) from `start` to the end of the run, read ahead by two threads."""
-        work = ((step, self.layout(step)) for step in range(start, self.steps))
-        with ThreadPoolExecutor(2, thread_name_prefix="batches") as pool:
-            waiting: list[tuple[int, list[Future[Batch]]]] = []
+    def from_step(self, start: int) -> Reading:
+        """(step, its batches) from `start` to the end of the run, read ahead."""
+        return Reading(self, start)
 
-            def fill() -> None:
-                while sum(len(futures) for _, futures in waiting) < AHEAD:
-                    following = next(work, None)
-                    if following is None:
-                        return
-                    step, parts = following
-                    waiting.append((step, [pool.submit(self.read, step, *part) for part in parts]))
 
-            try:
-                fill()
-                while waiting:
-                    step, futures = waiting.pop(0)
-                    fill()
-                    yield step, [future.result() for future in futures]
-            finally:
-                for _, futures in waiting:
-                    for future in futures:
-                        future.cancel()
+class Reading:
+    """An iterator over (step, its batches) that two threads read ahead of need; to be closed.
+
+    The threads share Python's lock with the loop. They are woken by `ahead`, which the step calls when it is about to
+    wait for the backward pass without that lock: woken between two steps, they cost the loop half a millisecond each.
+    """
+
+    def __init__(self, batches: Batches, start: int) -> None:
+        self._read = batches.read
+        self._work = ((step, batches.layout(step)) for step in range(start, batches.steps))
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="batches")
+        self._waiting: deque[tuple[int, list[Future[Batch]]]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        return self
+
+    def __next__(self) -> tuple[int, list[Batch]]:
+        if not self._waiting:
+            self.ahead()
+        if not self._waiting:
+            raise StopIteration
+        step, futures = self._waiting.popleft()
+        return step, [future.result() for future in futures]
+
+    def ahead(self) -> None:
+        """Have the next batches read, so that AHEAD of them are ready or under way."""
+        while sum(len(futures) for _, futures in self._waiting) < AHEAD:
+            following = next(self._work, None)
+            if following is None:
+                return
+            step, parts = following
+            self._waiting.append((step, [self._pool.submit(self._read, step, *part) for part in parts]))
+
+    def close(self) -> None:
+        """Let go of what nobody will ask for."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _draws(rules: Captions) -> bool:

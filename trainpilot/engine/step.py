@@ -75,15 +75,22 @@ class Step:
         self._dropout = config.network.dropout > 0
         self._frozen_text = False
 
-    def run(self, step: int, batches: Sequence[Batch], cancelled: Callable[[], bool] = lambda: False) -> Tensor | None:
+    def run(
+        self,
+        step: int,
+        batches: Sequence[Batch],
+        cancelled: Callable[[], bool] = lambda: False,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Tensor | None:
         """Make update number `step` (from 0) and return [loss, gradient norm] on the device, in fp32.
 
         The loss is the mean over the samples of the whole step, so a partial batch weighs as much as its samples.
         Where `cancelled` turns true between two batches, the step is abandoned, nothing has changed, None is returned.
+        meanwhile is called before each backward pass: what it starts in other threads has the host to itself then.
         """
         config = self.config
         self._freeze_text_encoders(step)
-        total = self._gradients(step, batches, cancelled)
+        total = self._gradients(step, batches, cancelled, meanwhile)
         if total is None:
             self.optimizer.zero_grad(set_to_none=True)
             return None
@@ -104,7 +111,9 @@ class Step:
             self.average.update(step + 1)
         return torch.stack([total.float(), norm.float()])
 
-    def _gradients(self, step: int, batches: Sequence[Batch], cancelled: Callable[[], bool]) -> Tensor | None:
+    def _gradients(
+        self, step: int, batches: Sequence[Batch], cancelled: Callable[[], bool], meanwhile: Callable[[], None]
+    ) -> Tensor | None:
         """Add up the gradients of the step, and return its loss; None where it was cancelled."""
         while True:
             pieces = self.ladder.pieces if self.ladder else 1
@@ -117,6 +126,7 @@ class Step:
                         with self.arithmetic.attention():
                             # Around the backward pass too: checkpointed blocks compute their attention again in it.
                             loss = self.loss(step, piece)
+                            meanwhile()
                             self.scaler.scale(loss).backward()
                         total += loss.detach()
                 return total

@@ -168,7 +168,7 @@ class Trainer:
         try:
             for step, parts in reading:
                 save, sample = self.world.agree(self.stop, self._asked("save"), self._asked("sample"))
-                measured = self.update.run(step, parts, cancelled=self.stop)
+                measured = self.update.run(step, parts, cancelled=self.stop, meanwhile=reading.ahead)
                 if measured is None:
                     self.stop.check()
                     continue
