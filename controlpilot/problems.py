@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -15,6 +16,11 @@ from werkzeug.exceptions import HTTPException
 from trainpilot.errors import PilotError, Problems
 
 log = logging.getLogger(__name__)
+NO_ROOM = {
+    errno.ENOSPC: "Free some space: empty the trash, or remove models and caches that are not needed.",
+    errno.EDQUOT: "Free some space, or ask for a larger quota: empty the trash, remove models and caches.",
+    errno.EROFS: "Mount the volume for writing, then restart the pod.",
+}
 REMEDIES = {
     400: "Correct the request.",
     404: "Check the address; the tabs lead to everything there is.",
@@ -50,6 +56,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(PilotError, _refused)
     app.register_error_handler(ValidationError, _not_valid)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(OSError, _no_room)
     app.register_error_handler(Exception, _broken)
 
 
@@ -90,6 +97,16 @@ def _http(error: HTTPException) -> Response:
     remedy = REMEDIES.get(status, "Try again.")
     problem = PilotError(request.path, error.description or error.name, error.name, remedy)
     return answer(problem, status, headers)
+
+
+def _no_room(error: OSError) -> Response:
+    """A volume that is full is no fault of ours, and the person can do something about it."""
+    remedy = NO_ROOM.get(error.errno or 0)
+    if remedy is None:
+        return _broken(error)
+    log.error("%s %s: %s", request.method, request.path, error)
+    where = str(error.filename or request.path)
+    return answer(PilotError(where, error.strerror or str(error), "a file that can be written", remedy), 507)
 
 
 def _broken(error: Exception) -> Response:

@@ -24,7 +24,7 @@ class Doorkeeper:
         self, settings: Settings, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self.passwords = Passwords(settings.secrets)
-        self.sessions = Sessions(settings.secrets, clock)
+        self.sessions = Sessions(settings.secrets, settings.run, clock)
         self.tickets = Tickets(steady)
         self.tokens = Tokens(settings.secrets, clock)
         self.hosts = Hosts(settings)

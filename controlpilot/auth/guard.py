@@ -94,7 +94,7 @@ def _guard() -> Response | None:
     if bearer is not None:
         _check_token(bearer)
         return None
-    g.session = door().sessions.of_cookie(request.cookies.get(COOKIE))
+    g.session = door().sessions.of_cookies(request.cookies.getlist(COOKIE))
     return None if g.session else _not_logged_in()
 
 

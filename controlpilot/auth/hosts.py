@@ -5,10 +5,12 @@ page cannot reach the panel by a name of its own (DNS rebinding); a login with t
 from __future__ import annotations
 
 import ipaddress
+import logging
 
 from controlpilot.auth import secret_files
 from controlpilot.settings import Settings, host_name
 
+log = logging.getLogger(__name__)
 FILE = "hosts.json"
 MOST = 50
 
@@ -29,7 +31,13 @@ class Hosts:
         name = host_name(netloc)
         if name and not self.known(netloc):
             names = [*sorted(self._read()), name][-MOST:]
-            secret_files.write_json(self._path, {"schema": 1, "hosts": names})
+            try:
+                secret_files.write_json(self._path, {"schema": 1, "hosts": names})
+            except OSError as error:
+                if error.errno not in secret_files.NO_ROOM:
+                    raise
+                log.warning("%s: %s; the host %s is known until the panel restarts", self._path, error.strerror, name)
+                self._fixed |= {name}
 
     def _read(self) -> frozenset[str]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from trainpilot.runs.atomic import sync_folder
 
 log = logging.getLogger(__name__)
 LARGEST = 2**20  # bytes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the volume is full, or became read-only
 
 
 def folder(path: Path) -> Path:

@@ -1,23 +1,27 @@
 """Logged-in browsers. One small file each, so that a log-out, here or from the shell, ends it everywhere at once.
 
 The cookie is a random name with a signature; the file is named by the name's hash, so that reading the folder gives
-nobody a session. A service's cookie is signed for that service and lives and dies with the session.
+nobody a session. A service's cookie is signed for that service and lives and dies with the session. Where the secrets
+folder takes no more files (the volume is full, or became read-only), a new session lives in the run folder instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from controlpilot.auth import secret_files
 from controlpilot.auth.passwords import Passwords
 
+log = logging.getLogger(__name__)
+KEY = "session.key"  # of the signatures
 IDLE_DAYS = 14
 LONGEST_DAYS = 60
 DAY = 86400
@@ -37,9 +41,11 @@ class Session:
 
 
 class Sessions:
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    """folder: of the secrets; run: of sockets, on the machine's own disk; clock: unix seconds."""
+
+    def __init__(self, folder: Path, run: Path, clock: Callable[[], float]) -> None:
         self._secrets = folder
-        self._folder = folder / "sessions"
+        self._folders = (folder / "sessions", run / "sessions")
         self._passwords = Passwords(folder)
         self._clock = clock
         self._key: bytes | None = None
@@ -57,9 +63,21 @@ class Sessions:
             "generation": self._passwords.generation,
         }
         self._clear_old()
-        secret_files.write_json(self._path(session.digest), kept)
-        os.utime(self._path(session.digest), (now, now))
+        path = self._write(session.digest, kept)
+        os.utime(path, (now, now))
         return session, f"{name}.{self._sign('session', name)}"
+
+    def _write(self, digest: str, kept: dict[str, object]) -> Path:
+        lasting, passing = (folder / f"{digest}.json" for folder in self._folders)
+        try:
+            secret_files.write_json(lasting, kept)
+        except OSError as error:
+            if error.errno not in secret_files.NO_ROOM:
+                raise
+            log.warning("%s: %s; this log-in is kept in %s", lasting.parent, error.strerror, passing.parent)
+            secret_files.write_json(passing, kept)
+            return passing
+        return lasting
 
     def of_cookie(self, value: str | None) -> Session | None:
         """The session of a panel cookie, None where there is none (any more)."""
@@ -67,6 +85,11 @@ class Sessions:
         if not name or not hmac.compare_digest(signature.encode(), self._sign("session", name).encode()):
             return None
         return self.find(_digest(name))
+
+    def of_cookies(self, values: Iterable[str]) -> Session | None:
+        """The session of the first good one of several cookies of the name: a script of a service, on this host's
+        other port, can add one for a deeper path, which browsers send before ours."""
+        return next(filter(None, map(self.of_cookie, values)), None)
 
     def service_cookie(self, session: Session, service: str) -> str:
         """The value of a cookie that opens one service."""
@@ -79,6 +102,9 @@ class Sessions:
             return None
         return self.find(digest)
 
+    def of_service_cookies(self, values: Iterable[str], service: str) -> Session | None:
+        return next(filter(None, (self.of_service_cookie(value, service) for value in values)), None)
+
     def find(self, digest: str) -> Session | None:
         """A live session; looking at it counts as using it."""
         if not DIGEST.fullmatch(digest):
@@ -90,17 +116,20 @@ class Sessions:
                 os.utime(path, (self._clock(), self._clock()))
             except FileNotFoundError:
                 return None  # logged out meanwhile
+            except OSError as error:
+                log.warning("%s: %s; its use is not noted", path, error.strerror)
         return session
 
     def all(self) -> list[Session]:
         """Every live session, the last used first."""
-        found = [self._read(path) for path in self._folder.glob("*.json")]
+        found = [self._read(path) for path in self._files()]
         return sorted((one for one in found if one), key=lambda one: -one.seen)
 
     def end(self, digest: str) -> None:
         """Log one out, with every service it has open."""
         if DIGEST.fullmatch(digest):
-            self._path(digest).unlink(missing_ok=True)
+            for folder in self._folders:
+                (folder / f"{digest}.json").unlink(missing_ok=True)
 
     def end_all(self, except_digest: str = "") -> None:
         for session in self.all():
@@ -122,16 +151,21 @@ class Sessions:
 
     def _clear_old(self) -> None:
         """Sessions are no data of a person's: what has ended is removed for good."""
-        for path in self._folder.glob("*.json"):
+        for path in self._files():
             if self._read(path) is None:
                 path.unlink(missing_ok=True)
 
+    def _files(self) -> Iterator[Path]:
+        return (path for folder in self._folders for path in folder.glob("*.json"))
+
     def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.json"
+        """Where the session is kept; the lasting place where it is kept nowhere."""
+        lasting, passing = (folder / f"{digest}.json" for folder in self._folders)
+        return passing if passing.exists() else lasting
 
     def _sign(self, purpose: str, text: str) -> str:
         if self._key is None:
-            self._key = secret_files.key(self._secrets / "session.key")
+            self._key = secret_files.key(self._secrets / KEY)
         return hmac.new(self._key, f"{purpose}\n{text}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 

@@ -27,7 +27,7 @@ SERVICE_COOKIE = "pilot_service_"
 @public(ANYWHERE)
 def login() -> str | Response:
     """The login page."""
-    if door().hosts.known(request.host) and door().sessions.of_cookie(request.cookies.get(COOKIE)):
+    if door().hosts.known(request.host) and door().sessions.of_cookies(request.cookies.getlist(COOKIE)):
         return make_response(redirect(landing(own_path(request.args.get("next"))), 303))
     return _page()
 
@@ -69,9 +69,9 @@ def check() -> Response:
     service = _asked_service()
     cookies = request.cookies
     if service == "panel":
-        session = door().sessions.of_cookie(cookies.get(COOKIE))
+        session = door().sessions.of_cookies(cookies.getlist(COOKIE))
     else:
-        session = door().sessions.of_service_cookie(cookies.get(SERVICE_COOKIE + service), service)
+        session = door().sessions.of_service_cookies(cookies.getlist(SERVICE_COOKIE + service), service)
     return Response(status=204 if session else 401)
 
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from controlpilot.auth import passwords
+from controlpilot.auth import passwords, secret_files, sessions
 from controlpilot.boot.report import Level, Report
 from controlpilot.boot.users import User
 from controlpilot.boot.volume import Volume, within
@@ -105,6 +105,7 @@ def _filled(folder: Path, given: Mapping[str, str]) -> str:
     lines.append(
         ("ok", "password", sources.get(prepared.source, "a new one, shown this once; the Settings page changes it"))
     )
+    secret_files.key(folder / sessions.KEY)  # while there is room: the volume may be full at the first log-in
     store = HubTokens(folder, {})
     present = store.values()
     for name in TOKENS:
