@@ -72,5 +72,7 @@ class Companions:
     def _environment(self, name: str) -> dict[str, str]:
         """Only the courier knows tokens: it is the one that speaks to the hosts they are for."""
         if name == "courier":
-            return dict(os.environ) | {"PILOT_SECRETS": str(self._settings.secrets)}
+            # Its notifications link to this panel.
+            told = {"PILOT_SECRETS": str(self._settings.secrets), "PILOT_PORT": str(self._settings.port)}
+            return dict(os.environ) | told
         return without_tokens(os.environ)

@@ -1,8 +1,9 @@
-"""The courier: runs the jobs that go to the network, as the user who may know the tokens.
+"""The courier: runs the jobs that go to the network, as the user who may know the tokens; and keeps a lookout.
 
 Each job is a process of its own, `trainpilot run FOLDER`, in its own session: it outlives a killed courier, and the
 next one finds it again. Its tokens come through a descriptor, so that they stand in no environment, argument list,
-log or job file.
+log or job file. The lookout (controlpilot/lookout.py) tells people what happened and stops an idle pod: here, because
+it speaks to the network with secrets too, and must not end with the panel.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from controlpilot.hub_tokens import HubTokens
+from controlpilot.lookout import Lookout
 from trainpilot.errors import PilotError
 from trainpilot.runs.job import Job, explain
 from trainpilot.runs.jobdir import jobdirs, resource_of
@@ -39,10 +41,26 @@ class Courier(Keeper):
         command: Callable[[Path], list[str]] = trainer_command,
         rules: Rules | None = None,
         tell: Callable[[str], None] = print,
+        lookout: Lookout | None = None,
     ) -> None:
         super().__init__(workspace, command, rules or Rules(), tell)
+        self.lookout = lookout
         self.tokens = HubTokens(secrets)
         self._resources: dict[Path, str | None] = {}
+
+    def run(self, *, until_idle: bool = False) -> int:
+        """As every keeper, with the lookout beside it. PilotError where another courier works here."""
+        try:
+            return super().run(until_idle=until_idle)
+        finally:
+            if self.lookout is not None:
+                self.lookout.stop()
+
+    def tick(self) -> None:
+        """One look at everything; the first one also starts the lookout, now that no other courier has one."""
+        if self.lookout is not None:
+            self.lookout.start()
+        super().tick()
 
     def _look(self) -> list[Path]:
         return [path for path in jobdirs(self.workspace) if self._resource(path) == "net"]

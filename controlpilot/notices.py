@@ -1,6 +1,7 @@
 """Notifications: where to send them (Apprise URLs, which hold passwords and are never shown again) and the sending.
 
-The URLs lie 0600 in the secrets folder. Used by views/settings.py and by controlpilot/watch.py, which decides when.
+The URLs lie 0600 in the secrets folder. Used by views/settings.py and by controlpilot/outbox.py, which sends what
+controlpilot/watch.py found worth telling.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from trainpilot.errors import PilotError
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
-log = logging.getLogger(__name__)
 FILE = "notifications.json"
 MOST = 20
 LONGEST = 2000  # characters of a URL
@@ -68,17 +68,15 @@ class Notices:
         self._write([one for one in self._kept() if one["id"] != ident])
 
     def test(self, ident: str) -> None:
-        """Send a message to one channel now. Raises NotSent."""
-        one = self._one(ident)
-        if not _send(one["url"], "LoRA Pilot", "This is a test: notifications of this panel arrive here."):
+        """Send a message to one channel now. Raises NotFound, NotSent."""
+        if not self.send(ident, "LoRA Pilot", "This is a test: notifications of this panel arrive here."):
+            name = self._one(ident)["name"]
             remedy = "Check the address and the network; remove it and add it again."
-            raise NotSent(f"notification {one['name']}", "not delivered", "a message that is accepted", remedy)
+            raise NotSent(f"notification {name}", "not delivered", "a message that is accepted", remedy)
 
-    def tell(self, title: str, text: str) -> None:
-        """Send to every channel; one that fails is logged, without its URL, and stops nothing."""
-        for one in self._kept():
-            if not _send(one["url"], title, text):
-                log.warning("the notification %r did not reach %r", title, one["name"])
+    def send(self, ident: str, title: str, text: str) -> bool:
+        """Send to one channel: whether it was taken. Raises NotFound for a channel that is gone."""
+        return _send(self._one(ident)["url"], title, text)
 
     def _one(self, ident: str) -> dict[str, str]:
         for one in self._kept():

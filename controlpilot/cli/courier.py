@@ -1,10 +1,10 @@
-"""`controlpilot courier`: run the jobs that need the network and may know the tokens, such as downloads."""
+"""`controlpilot courier`: run the jobs that need the network, send notifications, stop an idle pod."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Run downloads and other network jobs"
+HELP = "Run downloads and other network jobs, send notifications, stop an idle pod"
 EXAMPLE = "controlpilot courier"
 
 
@@ -18,16 +18,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
     import os
-    from pathlib import Path
 
     from controlpilot.courier import Courier
-    from trainpilot.workspace import Workspace
+    from controlpilot.lookout import Lookout
+    from controlpilot.settings import Settings
 
-    workspace = Workspace(Path(args.workspace).expanduser().resolve()) if args.workspace else Workspace.find()
-    given = args.secrets or os.environ.get("PILOT_SECRETS")
-    secrets = Path(given).expanduser().resolve() if given else workspace.root / "config" / "panel"
+    environ = dict(os.environ)
+    for name, value in (("PILOT_WORKSPACE", args.workspace), ("PILOT_SECRETS", args.secrets)):
+        if value is not None:
+            environ[name] = value
+    settings = Settings.find(environ)
 
     def tell(text: str) -> None:
         print(json.dumps({"courier": text}) if args.json else text, flush=True)
 
-    return Courier(workspace, secrets, tell=tell).run(until_idle=args.until_idle)
+    # One that ends by itself was started for its downloads; who looks out stays.
+    lookout = None if args.until_idle else Lookout(settings, tell)
+    return Courier(settings.workspace, settings.secrets, tell=tell, lookout=lookout).run(until_idle=args.until_idle)

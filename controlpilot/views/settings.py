@@ -20,11 +20,12 @@ from trainpilot.template import check_writable
 from trainpilot.workspace import Workspace
 
 FILE = "settings.toml"
-Event = Literal["done", "failed", "stopped", "disk", "service"]
+Event = Literal["done", "failed", "stopped", "nan", "disk", "service"]
 EVENTS: dict[Event, str] = {
     "done": "a run is done",
-    "failed": "a run failed",
-    "stopped": "a run was stopped",
+    "failed": "a run failed or was interrupted",
+    "stopped": "a run was stopped by a person",
+    "nan": "a run's loss stopped being a number",
     "disk": "the disk gets full",
     "service": "a service does not start",
 }
@@ -37,8 +38,12 @@ class Preferences(BaseModel):
     price_per_hour: float | None = Field(
         default=None, ge=0, le=10_000, description="What this machine costs, in dollars"
     )
+    idle_minutes: int | None = Field(
+        default=None, ge=5, le=1440, description="Minutes without anything going on after which the pod is stopped"
+    )
+    stop_when_done: bool = Field(default=False, description="Stop the pod when the last run is done or failed")
     tell_when: list[Event] = Field(
-        default=["done", "failed", "disk", "service"], description="What notifications are sent for"
+        default=["done", "failed", "nan", "disk", "service"], description="What notifications are sent for"
     )
 
 
@@ -97,13 +102,18 @@ def keep(workspace: Workspace, new: Preferences) -> Preferences:
 
 def change_password(door: Doorkeeper, old: str, new: str) -> None:
     """A new password, for who knows the old one; everybody is logged out. PilotError otherwise."""
+    check_password(door, old, "old password")
+    door.passwords.set(new, "saved")
+
+
+def check_password(door: Doorkeeper, given: str, where: str = "password") -> None:
+    """PilotError unless this is the panel's password; as throttled as the login."""
     wait = door.password_throttle.take()
     if wait is not None:
         raise TooOften("password", "too many wrong attempts", f"one in {wait} s", f"Wait {wait} s and try again.")
-    if not door.passwords.verify(old):
-        raise PilotError("old password", "not the right one", "the present password", "Try again.")
+    if not door.passwords.verify(given):
+        raise PilotError(where, "not the right one", "the present password", "Try again.")
     door.password_throttle.give_back()
-    door.passwords.set(new, "saved")
 
 
 class TooOften(PilotError):

@@ -23,7 +23,8 @@ def test_the_page_shows_everything_that_can_be_set(panel) -> None:
 def test_preferences_are_kept_in_the_workspace(panel) -> None:
     saved = panel.client.post("/settings/preferences", data={"price_per_hour": "0,42", "tell_when": ["failed"]})
     assert saved.status_code == 303
-    assert preferences(panel.workspace).model_dump() == {"price_per_hour": 0.42, "tell_when": ["failed"]}
+    kept = preferences(panel.workspace)
+    assert (kept.price_per_hour, kept.tell_when, kept.idle_minutes) == (0.42, ["failed"], None)
     assert panel.client.get("/api/v1/settings").json["price_per_hour"] == 0.42
     wrong = panel.client.post("/settings/preferences", data={"price_per_hour": "much"}, headers={"HX-Request": "true"})
     assert wrong.status_code == 400 and wrong.json["error"]["where"] == "price_per_hour"
