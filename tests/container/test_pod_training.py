@@ -35,6 +35,9 @@ def test_by_hand(pod: Pod) -> None:
         timeout=120,
     )
     assert verified.returncode == 0
+    guides = "/workspace/lora_training/output"
+    assert "step-00000003" in pod.run("readlink", "-e", f"{guides}/by_hand_checkpoint.safetensors").stdout
+    assert pod.run("readlink", "-e", f"{guides}/samples").stdout.strip() == "/workspace/outputs/by_hand/samples"
     repro = pod.run("cat", "/workspace/logs/by_hand_repro.json").stdout
     assert "of-the-tests" in repro
     assert "by_hand" in pod.login().get(pod.origin() + "/runs", timeout=10).text

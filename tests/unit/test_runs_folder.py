@@ -119,6 +119,26 @@ def test_a_file_of_the_users_is_not_replaced_by_a_link(workspace):
     assert any("could not be made a link" in event.get("text", "") for event in history(run.path / "events.jsonl"))
 
 
+def test_guide_001_finds_the_newest_pictures_and_checkpoints(workspace):
+    output = workspace.root / "lora_training" / "output"
+    output.mkdir(parents=True)
+    first, second = (RunDir.create(workspace, resolved(name=name)) for name in ("flux_fast", "flux_final"))
+    (second.samples / "step-00000100_p0.png").write_text("a picture")
+    assert [path.name for path in (output / "samples").iterdir()] == ["step-00000100_p0.png"]
+    for step in (10, 20):
+        lora = second.checkpoints / f"step-{step:08d}" / f"flux_final-step{step:08d}.safetensors"
+        lora.parent.mkdir(parents=True)
+        lora.write_text(str(step))
+        second.show_checkpoint(lora)
+    assert (output / "flux_final_checkpoint.safetensors").read_text() == "20"
+    first.begin_attempt()
+    first.result.write_text("a LoRA")
+    first.finish("done", "", ExitCode.DONE)
+    assert (output / "flux_fast.safetensors").read_text() == "a LoRA"
+    moved = workspace.root.rename(workspace.root.with_name("moved"))
+    assert (moved / "lora_training" / "output" / "flux_final_checkpoint.safetensors").read_text() == "20"
+
+
 TAKE = """
 import sys; from pathlib import Path; from trainpilot.runs.locks import FolderLock
 lock = FolderLock(Path(sys.argv[1])); print(lock.free(), lock.acquire())

@@ -264,14 +264,20 @@ class Trainer:
             self.run.events.append(
                 "checkpoint", step=self.done, folder=path.name, seconds=round(time.monotonic() - began, 3)
             )
+            self.run.show_checkpoint(path / self._lora_name)
             self._initial = {}
         self.saved = self.done
 
+    @property
+    def _lora_name(self) -> str:
+        return f"{self.run.name}-step{self.done:08d}.safetensors"
+
     def _write_lora(self, folder: Path) -> None:
         with self._weights_to_judge():
-            name = f"{self.run.name}-step{self.done:08d}.safetensors"
             state = self.prepared.adapter.collect()
-            self._writer.write(folder / name, state, self.done, self.batches.epoch_of(max(self.done - 1, 0)) + 1)
+            self._writer.write(
+                folder / self._lora_name, state, self.done, self.batches.epoch_of(max(self.done - 1, 0)) + 1
+            )
 
     def _roll_back(self, problem: Diverged) -> None:
         """Once: the last good state with a lower rate. A second time the run fails."""

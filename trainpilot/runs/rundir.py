@@ -25,6 +25,7 @@ from trainpilot.workspace import Workspace
 if TYPE_CHECKING:
     from trainpilot.config.merge import Resolved
 
+GUIDE_OUTPUT = "lora_training/output"  # where guide 001 looks for pictures and checkpoints; links, where it is there
 _CONFIG = re.compile(r"run(?:\.(\d+))?\.toml")
 
 
@@ -58,6 +59,9 @@ class RunDir(TaskDir):
             folder.mkdir()
         _write_config(resolved, path / "run.toml")
         run._link(workspace.logs / "tb" / run.name, run.logs)
+        if run._guide.is_dir():
+            run.samples.mkdir()
+            run._link(run._guide / "samples", run.samples)
         if plan is not None:
             run.events.append("plan", **plan)
         return run
@@ -128,9 +132,20 @@ class RunDir(TaskDir):
         self.resolved = resolved
         return path
 
+    def show_checkpoint(self, lora: Path) -> None:
+        """Link the LoRA file of the newest checkpoint under the name that guide 001 resumes from."""
+        if self._guide.is_dir():
+            self._link(self._guide / f"{self.name}_checkpoint.safetensors", lora)
+
+    @property
+    def _guide(self) -> Path:
+        return self.workspace.root / GUIDE_OUTPUT
+
     def _publish(self) -> None:
         if self.result.is_file():
             self._link(self.workspace.loras / self.result.name, self.result)
+            if self._guide.is_dir():
+                self._link(self._guide / self.result.name, self.result)
 
     def _tell(self, status: Status, reason: str) -> None:
         """step: of the newest checkpoint, which is the last step where the run ended well or was stopped."""
