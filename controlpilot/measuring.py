@@ -6,6 +6,7 @@ that takes too long, or too much, up. Used by the dataset views and by the plan,
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import selectors
@@ -13,11 +14,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import IO
 
-from controlpilot.thumbnails import thumbnail_path
 from trainpilot.datasets.hashes import Memo, Stamp
 from trainpilot.datasets.images import Inspection
 from trainpilot.workspace import Workspace
@@ -25,6 +24,7 @@ from trainpilot.workspace import Workspace
 PICTURE_SECONDS = 20.0  # a 89 Mpx picture takes about three
 PICTURES_A_PROCESS = 500  # what a decoder leaks ends with its process
 MOST_WAITING = 200_000
+FACTS_KEPT = 40_000  # pictures whose facts stay in memory: about 25 MB
 
 
 class Measuring:
@@ -33,8 +33,10 @@ class Measuring:
     def __init__(self, workspace: Workspace, picture_seconds: float = PICTURE_SECONDS) -> None:
         self.cache = workspace.cache
         self.picture_seconds = picture_seconds
-        # Pictures that the process could not answer for; by path and time stamp, so a replaced file is tried again.
-        self.given_up: dict[tuple[Path, int], str] = {}
+        # Pictures that the process could not answer for, with their time stamp: a replaced file is tried again.
+        self.given_up: dict[Path, tuple[int, str]] = {}
+        # What the memo said, with the stamp it was said of: a page of a large dataset asks for all of it again.
+        self._facts: dict[Path, tuple[tuple[int, int, int], Inspection]] = {}
         self._waiting: dict[Path, None] = {}
         self._urgent: dict[Path, None] = {}
         self._changed = threading.Condition()
@@ -45,7 +47,7 @@ class Measuring:
         with self._changed:
             line = self._urgent if urgent else self._waiting
             for path in paths:
-                if len(line) < MOST_WAITING and not self._is_given_up(path):
+                if len(line) < MOST_WAITING and self.given_up_reason(path) is None:
                     line[path] = None
             if (self._waiting or self._urgent) and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._work, name="measuring", daemon=True)
@@ -53,22 +55,36 @@ class Measuring:
 
     def unknown(self, paths: Iterable[Path]) -> list[Path]:
         """Those of `paths` that are not measured yet, given-up and vanished ones left out."""
-        stamps = _stamps(paths)
-        with Memo.of(self.cache) as memo:
-            known = memo.known("inspection", stamps)
-        return [s.path for s, text in zip(stamps, known, strict=True) if text is None and not self._is_given_up(s.path)]
+        every = list(paths)
+        found = self.facts(every)
+        return [path for path in every if path not in found and path.is_file()]
 
     def facts(self, paths: Iterable[Path]) -> dict[Path, Inspection]:
         """What is known of pictures; one that was given up has its reason as `problem`."""
-        every = list(paths)
-        stamps = _stamps(every)
+        found: dict[Path, Inspection] = {}
+        asked: list[Path] = []
+        for path in paths:
+            kept = self._facts.get(path)
+            if kept is not None and kept[0] == _row(path):
+                found[path] = kept[1]
+            else:
+                asked.append(path)
+        if not asked:
+            return found
+        stamps = _stamps(asked)
         with Memo.of(self.cache) as memo:
             known = memo.known("inspection", stamps)
-        found = {s.path: Inspection.from_text(text) for s, text in zip(stamps, known, strict=True) if text}
-        for path in every:
-            reason = self.given_up_reason(path)
-            if path not in found and reason:
-                found[path] = Inspection(problem=reason)
+        learnt = {}
+        for stamp, text in zip(stamps, known, strict=True):
+            if text:
+                found[stamp.path] = Inspection.from_text(text)
+                learnt[stamp.path] = (stamp.row[1:], found[stamp.path])
+            elif reason := self.given_up_reason(stamp.path):
+                found[stamp.path] = Inspection(problem=reason)
+        with self._changed:
+            self._facts |= learnt
+            while len(self._facts) > FACTS_KEPT:
+                del self._facts[next(iter(self._facts))]
         return found
 
     def thumbnail(self, sha256: str) -> Path | None:
@@ -83,13 +99,13 @@ class Measuring:
 
     def given_up_reason(self, path: Path) -> str | None:
         """Why a picture was given up, or None; one replaced since then is tried again."""
+        given_up = self.given_up.get(path)
+        if given_up is None:
+            return None
         try:
-            return self.given_up.get((path, path.stat().st_mtime_ns))
+            return given_up[1] if given_up[0] == path.stat().st_mtime_ns else None
         except OSError:
             return None
-
-    def _is_given_up(self, path: Path) -> bool:
-        return self.given_up_reason(path) is not None
 
     def _next(self) -> Path | None:
         with self._changed:
@@ -152,9 +168,23 @@ class Measuring:
 
     def _give_up(self, path: Path, reason: str) -> None:
         try:
-            self.given_up[(path, path.stat().st_mtime_ns)] = reason
+            self.given_up[path] = (path.stat().st_mtime_ns, reason)
         except OSError:
             return  # it has gone meanwhile: there is nothing to remember
+
+
+def thumbnail_path(cache: Path, sha256: str) -> Path:
+    """Where the thumbnail of a picture with this content lies."""
+    return cache / "thumbs" / sha256[:2] / f"{sha256}.webp"
+
+
+def _row(path: Path) -> tuple[int, int, int] | None:
+    """Size and times as a `Stamp` has them; None where the file is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _stamps(paths: Iterable[Path]) -> list[Stamp]:
@@ -167,7 +197,7 @@ def _stamps(paths: Iterable[Path]) -> list[Stamp]:
     return found
 
 
-@cache
+@functools.cache
 def measuring(workspace: Workspace) -> Measuring:
     """The one of a workspace."""
     return Measuring(workspace)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from controlpilot.measuring import thumbnail_path
 from trainpilot.datasets.hashes import Memo, Stamp
 from trainpilot.datasets.images import FORMATS, MAX_PIXELS, Inspection, inspect, open_rgb
 from trainpilot.errors import PilotError
@@ -29,11 +30,6 @@ MEMORY = 2 << 30
 SETTLE = 2.1  # seconds until a file's time stamp can be believed (`hashes.SETTLED_NS`)
 _UNREADABLE = (OSError, ValueError, SyntaxError, MemoryError, EOFError, KeyError, IndexError, TypeError,
                OverflowError, Image.DecompressionBombError, PilotError)  # fmt: skip
-
-
-def thumbnail_path(cache: Path, sha256: str) -> Path:
-    """Where the thumbnail of a picture with this content lies."""
-    return cache / "thumbs" / sha256[:2] / f"{sha256}.webp"
 
 
 def look_at(path: Path, memo: Memo, cache: Path) -> dict[str, str | None]:

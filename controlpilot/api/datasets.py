@@ -11,7 +11,9 @@ from controlpilot.desk import desk
 from controlpilot.views import dataset_changes as changes
 from controlpilot.views import datasets
 from controlpilot.views.dataset_changes import Changed
-from controlpilot.views.datasets import Check, DatasetCard, PicturePage
+from controlpilot.views.dataset_check import Check
+from controlpilot.views.dataset_check import check as checked
+from controlpilot.views.datasets import DatasetCard, PicturePage
 
 resource = Resource("datasets", "Datasets, their pictures and captions")
 blueprint = resource.blueprint
@@ -86,7 +88,7 @@ def pictures(name: str, query: PictureQuery) -> PicturePage:
 @resource.get("/datasets/<name>/check")
 def check(name: str, query: CheckQuery) -> Check:
     """What is wrong with a dataset, as far as names, captions and one look at each picture tell."""
-    return datasets.check(desk().workspace, name, None, query.trigger)
+    return checked(desk().workspace, name, None, query.trigger)
 
 
 @resource.put("/datasets/<name>/captions/<path:file>", refuses=(409,))

@@ -12,20 +12,11 @@ from controlpilot.measuring import measuring
 from controlpilot.nav import Nav
 from controlpilot.uploads import ENDINGS, Uploads
 from controlpilot.views import dataset_changes as changes
-from controlpilot.views.datasets import (
-    FILTERS,
-    Problem,
-    card,
-    check,
-    found_picture,
-    listing,
-    page,
-    pictures,
-)
-from controlpilot.views.datasets import (
-    folder as dataset_folder,
-)
-from controlpilot.views.refusals import NotFound
+from controlpilot.views.dataset_check import check
+from controlpilot.views.dataset_folders import folder as dataset_folder
+from controlpilot.views.dataset_folders import found_picture
+from controlpilot.views.datasets import FILTERS, card, listing, page, pictures
+from controlpilot.views.refusals import NotFound, Problem
 from controlpilot.views.trash import Trash
 from trainpilot.errors import PilotError
 

@@ -11,9 +11,12 @@ from controlpilot.desk import desk
 from controlpilot.nav import Nav
 from controlpilot.training_types import training_type, training_types
 from controlpilot.views import train, wizard
-from controlpilot.views.datasets import Problem, check, folders, listing, page, places
+from controlpilot.views.dataset_check import check
+from controlpilot.views.dataset_folders import folders, places
+from controlpilot.views.datasets import listing, page
 from controlpilot.views.drafts import Change, Draft, Drafts
 from controlpilot.views.plan import look, trigger_of
+from controlpilot.views.refusals import Problem
 from controlpilot.views.runs import open_run
 from trainpilot.errors import PilotError, Problems
 from trainpilot.runs.rundir import folders as run_folders

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from controlpilot.views.datasets import Picture, caption_of, folder, found_picture, pictures
+from controlpilot.views.dataset_folders import caption_of, folder, found_picture
+from controlpilot.views.datasets import Picture, pictures
 from controlpilot.views.refusals import Conflict
 from controlpilot.views.trash import Entry, Trash
 from trainpilot.datasets.captions import LARGEST_CAPTION

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 from controlpilot.measuring import measuring
 from controlpilot.training_types import training_type
-from controlpilot.views.datasets import Problem
 from controlpilot.views.drafts import Choices
+from controlpilot.views.refusals import Problem
 from controlpilot.views.settings import preferences
 from trainpilot.config.merge import CUSTOM, Resolved, resolve
 from trainpilot.config.schema import RunConfig

@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from controlpilot.training_types import training_types
-from controlpilot.views.datasets import Problem
 from controlpilot.views.drafts import Change, Draft
 from controlpilot.views.fields import Field, current, dataset_fields, field_of, from_form, groups, to_form
 from controlpilot.views.plan import Outcome
+from controlpilot.views.refusals import Problem
 from trainpilot.errors import PilotError, Problems
 from trainpilot.families.card import cards
 from trainpilot.families.samplers import samplers_of

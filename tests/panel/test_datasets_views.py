@@ -13,10 +13,11 @@ import pytest
 from picture_folders import make_pictures, measured, settle
 from PIL import Image
 
-from controlpilot.measuring import Measuring, measuring
-from controlpilot.thumbnails import thumbnail_path
+from controlpilot.measuring import Measuring, measuring, thumbnail_path
 from controlpilot.views import dataset_changes as changes
 from controlpilot.views import datasets
+from controlpilot.views.dataset_check import check
+from controlpilot.views.dataset_folders import folder
 from controlpilot.views.refusals import Conflict, NotFound
 from controlpilot.views.trash import Trash
 from trainpilot.config.schema import RunConfig
@@ -46,7 +47,7 @@ def test_the_list_has_datasets_of_all_places_and_says_what_is_wrong_with_the_oth
     assert (cards["10_mycat"].images, cards["10_mycat"].captions, cards["10_mycat"].repeats) == (5, 5, 10)
     assert "no pictures" in cards["empty"].problem.message
     with pytest.raises(NotFound, match="Did you mean 10_mycat"):
-        datasets.folder(place, "10_mycta")
+        folder(place, "10_mycta")
 
 
 def test_pictures_are_pending_until_the_other_process_has_measured_them(place):
@@ -82,9 +83,9 @@ def test_the_check_names_broken_double_few_and_captionless_pictures(place):
     (folder / "twin.png").write_bytes((folder / "p000.png").read_bytes())
     (folder / "torn.png").write_bytes((folder / "p001.png").read_bytes()[:60])
     settle(folder)
-    datasets.check(place, "10_mycat")
+    check(place, "10_mycat")
     assert measuring(place).wait(60)
-    report = datasets.check(place, "10_mycat", (15, 20), "bluecat")
+    report = check(place, "10_mycat", (15, 20), "bluecat")
     texts = {finding.text: finding.level for finding in report.findings}
     assert report.measured == report.of == 7
     assert any("torn.png" in text and level == "error" for text, level in texts.items())
