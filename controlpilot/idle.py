@@ -43,14 +43,14 @@ class IdleState(BaseModel):
     """What the panel shows. Times are unix seconds."""
 
     phase: Phase = "off"
-    why: str = Field("", description="Why the pod is to be stopped, in words")
-    at: float | None = Field(None, description="When it is stopped, or asked for again")
-    quiet_since: float | None = Field(None, description="Since when nothing was going on")
+    why: str = Field(default="", description="Why the pod is to be stopped, in words")
+    at: float | None = Field(default=None, description="When it is stopped, or asked for again")
+    quiet_since: float | None = Field(default=None, description="Since when nothing was going on")
     keeps: list[str] = Field(default_factory=list, description="What keeps the pod on, in words")
-    error: str = Field("", description="Why the last try did not stop it")
+    error: str = Field(default="", description="Why the last try did not stop it")
     tries: int = 0
-    wanted: str = Field("", description="What asked for a stop when all is done; empty: nothing did")
-    live: bool = Field(False, description="Whether somebody watches; without that nothing is stopped")
+    wanted: str = Field(default="", description="What asked for a stop when all is done; empty: nothing did")
+    live: bool = Field(default=False, description="Whether somebody watches; without that nothing is stopped")
 
 
 @dataclass
@@ -176,13 +176,14 @@ class IdleStop:
 
     def _asked(self) -> list[Ask]:
         found: list[Ask] = []
-        for do in ("stop", "stay"):  # who wants it to stay comes last and wins
+        both: tuple[Ask, ...] = ("stop", "stay")
+        for do in both:  # who wants it to stay comes last and wins
             path = self.requests / do
             try:
                 path.unlink()
             except FileNotFoundError:
                 continue
-            found.append(do)  # type: ignore[arg-type]
+            found.append(do)
         return found
 
     def _say(self, life: Life, wish: Wish, off: bool) -> IdleState:
@@ -217,6 +218,7 @@ class IdleStop:
         if not state.keeps:
             state.quiet_since = self._clock() - (self._steady() - self._sign)
         about = {"schema": 1, **state.model_dump(), "process": Identity.own().as_dict()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, about, durable=False)
         return state
 

@@ -76,9 +76,9 @@ class LifeSigns:
             elif job.status == "queued" and not (order.paused or name in order.paused_runs):
                 yield f"run {name} waits"
         for path in jobdirs(self._workspace):
-            job = Job.read(path)
-            if job is not None and (job.live or job.status == "queued"):
-                yield f"job {path.name} is at work" if job.live else f"job {path.name} waits"
+            task = Job.read(path)
+            if task is not None and (task.live or task.status == "queued"):
+                yield f"job {path.name} is at work" if task.live else f"job {path.name} waits"
         for number, gpu in enumerate(self._gpus()):
             if gpu.load is not None and gpu.load >= GPU_BUSY:
                 yield f"GPU {number} computes ({gpu.load:.0%})"
