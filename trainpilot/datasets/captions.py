@@ -37,7 +37,7 @@ def read_caption(path: Path, *, strict: bool = False) -> tuple[str, str | None]:
         ) from problem
     if len(data) > LARGEST_CAPTION:
         raise PilotError(path, "more than 1 MiB", "a caption of a few sentences", "Is this file really a caption?")
-    encoding, text = _decode(path, data)
+    encoding, text = decode(path, data)
     note = None
     if encoding not in ("utf-8", "utf-8-sig"):
         if strict:
@@ -49,7 +49,8 @@ def read_caption(path: Path, *, strict: bool = False) -> tuple[str, str | None]:
     return text, note
 
 
-def _decode(path: Path, data: bytes) -> tuple[str, str]:
+def decode(path: Path, data: bytes) -> tuple[str, str]:
+    """(encoding, text) of a caption file's bytes, without byte order mark. PilotError where they are no text."""
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
     try:
         text = data.decode(marked or "utf-8")

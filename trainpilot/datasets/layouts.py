@@ -20,7 +20,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -36,7 +36,10 @@ _SET_ASIDE = {"__macosx", "@eadir", "captions", "masks"}
 
 @dataclass(frozen=True)
 class Found:
-    """One picture. caption_text comes from metadata.jsonl; folder is relative to the dataset, "" for its top."""
+    """One picture. folder is relative to the dataset, "" for its top.
+
+    caption_text comes from a row of `metadata`, the metadata.jsonl that lists the picture; None: no file lists it.
+    """
 
     image: Path
     folder: str = ""
@@ -45,6 +48,7 @@ class Found:
     repeats: int = 1
     class_tokens: str = ""
     mask: Path | None = None
+    metadata: Path | None = None
 
 
 @dataclass
@@ -135,7 +139,7 @@ class _Search:
         return Layout(kind, self.root, images, self.notes)
 
     def leaf_kind(self, folder: Path) -> str:
-        return "images and captions" if self.caption_folder(folder) else "side by side"
+        return "images and captions" if caption_folder(folder) else "side by side"
 
     def one_folder(self, folder: Path, *, quiet: bool = False, concept: bool = False) -> list[Found]:
         """The pictures of one folder that is not itself a folder of folders. quiet: only look, note nothing."""
@@ -153,14 +157,9 @@ class _Search:
             self.check_pairs(place, captions, found)
         return found
 
-    def caption_folder(self, place: Path) -> Path | None:
-        """`captions/` beside `images/`, whichever of them was given, or inside a folder of pictures."""
-        candidates = [place / "captions", *([place.parent / "captions"] if place.name == "images" else [])]
-        return next((folder for folder in candidates if folder.is_dir()), None)
-
     def captions_for(self, place: Path) -> dict[str, Path]:
         """Caption file by picture name; the captions' folder wins over a file beside the picture."""
-        apart = self.caption_folder(place)
+        apart = caption_folder(place)
         holders = [place, *([apart] if apart else [])]
         end = len(self.extension)
         return {
@@ -192,7 +191,8 @@ class _Search:
                 missing.append(file_name)
             elif image not in seen:
                 seen.add(image)
-                found.append(Found(image, self.relative(image.parent), None, caption, repeats, name))
+                where = self.relative(image.parent)
+                found.append(Found(image, where, None, caption, repeats, name, metadata=metadata))
             elif not quiet:
                 self.say(f"{self.shown(metadata)}: {printable(file_name)} is listed twice; its first row counts")
         unlisted = [image for image in (*self.images(place), *self.images(inner)) if image not in seen]
@@ -235,6 +235,12 @@ class _Search:
     def say(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def caption_folder(place: Path) -> Path | None:
+    """`captions/` beside `images/`, where that was given, or inside a folder of pictures; None: there is none."""
+    candidates = [place / "captions", *([place.parent / "captions"] if place.name == "images" else [])]
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def printable(name: object) -> str:
@@ -357,8 +363,7 @@ def _with_masks(layout: Layout, masks: Path) -> list[Found]:
 
 
 def _with(found: Found, *, repeats: int | None = None, mask: Path | None = None) -> Found:
-    return Found(found.image, found.folder, found.caption_path, found.caption_text,
-                 found.repeats if repeats is None else repeats, found.class_tokens, mask or found.mask)  # fmt: skip
+    return replace(found, repeats=found.repeats if repeats is None else repeats, mask=mask or found.mask)
 
 
 def _joined(parts: Iterable[list[Found]]) -> list[Found]:

@@ -1,0 +1,30 @@
+"""`prefix`: the same text before every caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainpilot.datasets.caption_edits._text import SEPARATOR, Line, each_line
+
+NAME = "prefix"
+HELP = "Put a text before every caption"
+EXAMPLE = 'prefix "a photo of" --joiner " "'
+
+
+class Params(BaseModel):
+    """The text, and what stands between it and the caption."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Line = Field(min_length=1, description="Text to put before every caption")
+    joiner: Line = Field(SEPARATOR, description="What stands between them")
+
+
+def about(params: Params) -> str:
+    return f"prefix {params.text!r} added"
+
+
+def edit(texts: Mapping[str, str], params: Params) -> dict[str, str]:
+    return each_line(texts, lambda line: f"{params.text}{params.joiner}{line}" if line.strip() else params.text)
