@@ -42,7 +42,7 @@ def main() -> int:
 
     given = compiled.environment(workspace, secrets, found, environ, report)
     compiled.write(workspace, _settings(given, workspace, secrets, report), RUN, given, report)
-    sshd.start(environ, report)
+    sshd.prepare(environ, RUN, LOGS, report)
     report.write(RUN)
     os.environ.clear()
     os.environ.update(given)

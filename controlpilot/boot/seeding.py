@@ -7,15 +7,12 @@ from pathlib import Path
 from controlpilot.boot.report import Report
 from controlpilot.boot.users import User
 from controlpilot.boot.volume import Volume, within
-from trainpilot import profiles
 from trainpilot.errors import PilotError
+from trainpilot.guides.tree import grow
 from trainpilot.template import seed
 from trainpilot.workspace import Workspace
 
 PATIENCE = 30.0  # seconds; 40 files of 12 MiB in all
-GUIDE = "lora_training"
-GUIDE_FOLDERS = ("data/subject", "configs", "scripts", "output", "logs", "docs")
-GUIDE_PROFILES = ("flux_fast", "flux_final")
 
 
 def fill(template: Path, workspace: Workspace, volume: Volume, pilot: User, report: Report) -> None:
@@ -35,22 +32,9 @@ def fill(template: Path, workspace: Workspace, volume: Volume, pilot: User, repo
 def _filled(template: Path, workspace: Workspace) -> str:
     try:
         done = seed(template, workspace)
-        guide_tree(workspace)
+        grow(workspace)
     except PilotError as error:
         return f"no\n{error.where}: {error.given}; {error.remedy}"
     except OSError as error:
         return f"no\n{error.filename}: {error.strerror}; what is missing comes with the next start"
     return f"ok\n{done.text()}"
-
-
-def guide_tree(workspace: Workspace) -> None:
-    """The folders that guide 001 works in, and our profiles for it where there are none of that name."""
-    root = workspace.root / GUIDE
-    for name in GUIDE_FOLDERS:
-        (root / name).mkdir(parents=True, exist_ok=True)
-    known = profiles.profiles(workspace)
-    for name in GUIDE_PROFILES:
-        target = root / "configs" / f"{name}.toml"
-        if name in known and not target.exists():
-            with target.open("x", encoding="utf-8") as file:
-                file.write(known[name].read_text("utf-8"))

@@ -37,6 +37,24 @@ PidFile {folder}/sshd.pid
 """
 
 
+PROGRAM = """\
+; Written at boot: changes here are lost.
+[program:sshd]
+command=/usr/sbin/sshd -D -e -f {folder}/sshd_config
+user=root
+autostart=true
+autorestart=true
+startsecs=1
+startretries=5
+stopsignal=TERM
+stopwaitsecs=3
+redirect_stderr=true
+stdout_logfile={logs}/sshd.log
+stdout_logfile_maxbytes=1MB
+stdout_logfile_backups=1
+"""
+
+
 def keys(environ: Mapping[str, str]) -> tuple[list[str], int]:
     """The public keys given, and how many lines are none."""
     lines = [line.strip() for name in ("PUBLIC_KEY", "PILOT_SSH_KEYS") for line in environ.get(name, "").splitlines()]
@@ -45,8 +63,10 @@ def keys(environ: Mapping[str, str]) -> tuple[list[str], int]:
     return good, len(lines) - len(good)
 
 
-def start(environ: Mapping[str, str], report: Report, folder: Path = FOLDER) -> None:
-    """Start sshd where keys are given; it runs in the background by itself."""
+def prepare(environ: Mapping[str, str], run: Path, logs: Path, report: Report, folder: Path = FOLDER) -> None:
+    """Where keys are given: its files, and the program that supervisord then starts, and starts again if it dies."""
+    program = run / "supervisor.d" / "sshd.conf"
+    program.unlink(missing_ok=True)  # of a start with other keys
     good, bad = keys(environ)
     if bad:
         report.problem("ssh", f"{bad} lines of PUBLIC_KEY and PILOT_SSH_KEYS are no public keys and are not used")
@@ -55,16 +75,18 @@ def start(environ: Mapping[str, str], report: Report, folder: Path = FOLDER) -> 
         return
     folder.mkdir(mode=0o755, exist_ok=True)
     (folder / "authorized_keys").write_text("\n".join(good) + "\n")
-    (folder / "sshd_config").write_text(CONFIG.format(folder=folder))
+    config = folder / "sshd_config"
+    config.write_text(CONFIG.format(folder=folder))
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     host = folder / "host_ed25519"
     try:
         if not host.exists():
             _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host))
-        _call("/usr/sbin/sshd", "-f", str(folder / "sshd_config"))
+        _call("/usr/sbin/sshd", "-t", "-f", str(config))
     except (OSError, subprocess.SubprocessError) as error:
         report.problem("ssh", f"sshd does not start: {error}")
         return
+    program.write_text(PROGRAM.format(folder=folder, logs=logs))
     report.ok("ssh", f"on, {len(good)} key(s); every login is the user pilot")
 
 

@@ -8,16 +8,30 @@ name=invokeai
 pin=${PILOT_PIN:-6.14.2}
 version="InvokeAI $pin"
 gigabytes=12
-steps=(environment torch packages)
+steps=(environment torch operators packages)
 
-torch() { torch_install cu128 "torch==${PILOT_TORCH_VERSION:-2.7.1}"; }
+torch() { torch_install cu128 "torch==${PILOT_TORCH_VERSION:-2.7.1}" "torchvision==${PILOT_TORCHVISION_VERSION:-0.22.1}"; }
+
+# On a machine without a GPU, whose torch is a CPU build.
+operators() {
+    local site
+    if [[ "$(installed torch)" == *+cpu ]]; then
+        site=$(venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        cp "$code/scripts/services/torchvision_on_cpu.py" "$site/sitecustomize.py"
+    fi
+}
 
 packages() {
+    # The versions that it was seen to start with: without them pip tries hundreds.
+    local known=$code/scripts/services/invokeai-$pin.txt
+    [ -e "$known" ] || known=/dev/null
     # The torch that is there stays: another build would be several GB more.
-    local kept
-    kept=$(venv/bin/python -m pip show torch 2>/dev/null | sed -n 's/^Version: //p')
-    pip_install "invokeai==$pin" "torch==$kept" "starlette<1.8"
-    venv/bin/python -c 'import importlib.metadata as m; print("InvokeAI", m.version("invokeai"), "torch", m.version("torch"))'
+    pip_install --constraint "$known" "invokeai==$pin" "torch==$(installed torch)" "torchvision==$(installed torchvision)" \
+        "starlette<1.8"
+    say "InvokeAI $(installed invokeai), torch $(installed torch)"
 }
+
+# The version of a package in the environment.
+installed() { venv/bin/python -c 'import sys, importlib.metadata as m; print(m.version(sys.argv[1]))' "$1"; }
 
 main "$@"

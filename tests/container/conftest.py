@@ -48,7 +48,7 @@ def image() -> Iterator[str]:
         )
         assert built.returncode == 0, built.stderr[-6000:]
     yield name
-    left = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}-{os.getpid()}", check=False).stdout.split()
+    left = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={os.getpid()}", check=False).stdout.split()
     if left:
         docker("rm", "--force", "--volumes", *left, check=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -19,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PASSWORD = "a password of the tests"
 LABEL = "lora-pilot-test"
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}  # gets pages where a program gets JSON
-LOCAL = {"Host": "localhost:7878"}  # an unknown host is told nothing before the first login
 TINY = (
     "train", "--profile", "quick_test", "--dataset", "datasets/images/10_zorp", "--base-model", "models/pilot-tiny",
     "--set", "sampling.every_steps=0", "--set", "sampling.evaluate_at_end=false",
@@ -61,7 +61,9 @@ class Pod:
     password: str | None = PASSWORD
 
     def start(self) -> Pod:
-        words = ["run", "--detach", "--name", self.name, "--label", LABEL, "--stop-timeout", "15"]
+        # One thread: the pods of two test processes share the machine's cores.
+        words = ["run", "--detach", "--name", self.name, "--label", f"{LABEL}={os.getpid()}", "--stop-timeout", "15"]
+        words += ["--env", "OMP_NUM_THREADS=1"]
         if self.password:
             words += ["--env", f"PILOT_PASSWORD={self.password}"]
         if self.volume:
@@ -94,11 +96,11 @@ class Pod:
 
     def healthy(self, seconds: float = 60) -> Pod:
         """Wait until the panel answers through the gateway. An end before that fails at once, with the log."""
-        address = f"http://{self.ip}:7878/healthz"
+        address = f"http://{self.ip}:7878/healthz"  # as a provider's probe asks: by an address
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                if requests.get(address, headers=LOCAL, timeout=2).status_code == 200:
+                if requests.get(address, timeout=2).status_code == 200:
                     return self
             except requests.RequestException:
                 pass

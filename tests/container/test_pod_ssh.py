@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pods import Pod
+from pods import Pod, until
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def test_a_key_opens_a_pilot_shell_and_a_password_does_not(image: str, key: Path
     public = key.with_suffix(".pub").read_text()
     with Pod(image, ["--env", f"PUBLIC_KEY={public}"]) as pod:
         pod.healthy()
+        until(15, "sshd", lambda: pod.states().get("sshd") == "RUNNING")
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         by_key = ["ssh", *options, "-i", str(key), "-o", "BatchMode=yes"]
         for user in ("root", "pilot"):
@@ -30,6 +31,10 @@ def test_a_key_opens_a_pilot_shell_and_a_password_does_not(image: str, key: Path
                 timeout=30,
             )
             assert said.stdout.split()[:3] == ["pilot", "/workspace", "0002"], said.stdout + said.stderr
+        # It comes back when it dies.
+        pod.run("sh", "-c", "kill -9 $(cat /etc/ssh/pilot/sshd.pid)")
+        back = [*by_key, f"pilot@{pod.ip}", "true"]
+        until(15, "sshd's return", lambda: subprocess.run(back, capture_output=True, timeout=30).returncode == 0)
         without = ["ssh", *options, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", "/dev/null"]
         assert subprocess.run([*without, f"root@{pod.ip}", "id"], capture_output=True, timeout=30).returncode == 255
         (tmp_path / "picture.txt").write_text("sent")

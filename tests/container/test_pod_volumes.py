@@ -69,6 +69,17 @@ def test_a_full_volume_still_gets_a_panel_that_says_so(image: str) -> None:
         assert told["disk"].startswith("problem") and "is full" in told["secrets"]
 
 
+def test_a_volume_that_fills_up_while_it_runs_still_lets_people_in(image: str) -> None:
+    with Pod(image, ["--mount", f"type=tmpfs,destination=/workspace,tmpfs-size={64 * 2**20}"]) as pod:
+        pod.healthy()
+        assert "secrets" not in found(pod)  # they live on the volume
+        full = pod.run("sh", "-c", "cat /dev/zero > /workspace/filler", check=False)
+        assert "No space left" in full.stderr
+        session = pod.login()
+        assert session.get(pod.origin() + "/", timeout=10).status_code == 200
+        assert session.get(pod.origin() + "/runs", timeout=10).status_code == 200
+
+
 def test_secrets_leave_a_volume_that_ignores_owners(image: str, tmp_path: Path) -> None:
     """As network volumes do: chown and chmod succeed, and change nothing."""
     behind, place = tmp_path / "behind", tmp_path / "volume"
