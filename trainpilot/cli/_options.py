@@ -53,6 +53,18 @@ def workspace(args: argparse.Namespace) -> Workspace:
     return Workspace(Path(given).expanduser().resolve()) if given else Workspace.find()
 
 
+def lora_at_strength(given: str, option: str) -> tuple[Path, float]:
+    """FILE or FILE:STRENGTH; a file may have a colon in its name. PilotError where there is no such file."""
+    path, _, strength = given.rpartition(":")
+    try:
+        found = (Path(path), float(strength)) if path else (Path(given), 1.0)
+    except ValueError:
+        found = (Path(given), 1.0)
+    if not found[0].is_file():
+        raise PilotError(option, given, "an existing .safetensors file, with :STRENGTH or without", "Check the path.")
+    return found
+
+
 def resolve(args: argparse.Namespace) -> tuple[Workspace, Resolved]:
     """Merge everything the command line names. Raises PilotError or Problems; nothing is written."""
     from trainpilot.config.merge import resolve as merge

@@ -51,16 +51,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainpilot.cli._options import workspace
+    from trainpilot.cli import _options
     from trainpilot.families.card import card
     from trainpilot.models.detect import detect
     from trainpilot.models.ondisk import find_base
 
-    place = workspace(args)
+    place = _options.workspace(args)
     vae = place.locate(args.vae, place.models) if args.vae else None
     base = detect(find_base(place, args.base), vae)
     prompts = _prompts(args, base, card(base.family).variant(base.variant))
-    loras = [_lora(given) for given in args.lora]
+    loras = [_options.lora_at_strength(given, "--lora") for given in args.lora]
     with _device_locked():
         paths = _make(base, prompts, loras, vae, args)
     print(json.dumps({"pictures": [str(path) for path in paths]}) if args.json else "\n".join(map(str, paths)))
@@ -73,7 +73,7 @@ def _prompts(args: argparse.Namespace, base: Base, about: Card) -> list[Prompt]:
     from trainpilot.families.samplers import samplers_of
 
     side = base.resolution or about.resolution
-    width, height = _size(args.size) if args.size else (side, side)
+    width, height = size_of(args.size) if args.size else (side, side)
     defaults = Prompt(
         negative=args.negative,
         width=width,
@@ -112,23 +112,11 @@ def _at_least(where: str, given: N, least: N) -> N:
     return given
 
 
-def _size(given: str) -> tuple[int, int]:
+def size_of(given: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", given)
     if not match or not all(8 <= int(side or 8) <= 8192 for side in match.groups()):
         raise PilotError("--size", given, "WIDTHxHEIGHT or one number, from 8 to 8192", "For example 512x768.")
     return int(match[1]), int(match[2] or match[1])
-
-
-def _lora(given: str) -> tuple[Path, float]:
-    """FILE or FILE:STRENGTH; a file may have a colon in its name."""
-    path, _, strength = given.rpartition(":")
-    try:
-        found = (Path(path), float(strength)) if path else (Path(given), 1.0)
-    except ValueError:
-        found = (Path(given), 1.0)
-    if not found[0].is_file():
-        raise PilotError("--lora", given, "an existing .safetensors file, with :STRENGTH or without", "Check the path.")
-    return found
 
 
 @contextmanager

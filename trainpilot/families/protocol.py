@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainpilot.config.schema import Loss, Noise
+from trainpilot.families.loading import Original
 
 Conditioning = dict[str, Tensor]  # "context" [B,T,D], and "pooled" [B,D] where the family has one
 
@@ -62,6 +63,10 @@ class Family(Protocol):
     name: str
     pipeline: str  # the diffusers pipeline that loads a base of this family, "diffusers.FluxPipeline"
     components: tuple[str, ...]  # ("denoiser", "text_encoder", ...) in the order of Parts.text_encoders
+
+    def originals(self, variant: str) -> dict[str, Original]:
+        """Where a single file of a variant has the components, by diffusers' folder names."""
+        ...
 
     def load(
         self,

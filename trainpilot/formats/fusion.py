@@ -31,7 +31,7 @@ def merge(parts: Sequence[ModuleWeights | None], rows: Sequence[int]) -> tuple[M
     """
     present = [part for part in parts if part is not None]
     first = present[0]
-    if len(present) == len(parts) and all(_shares_down(part, first) for part in present[1:]):
+    if len(present) == len(parts) and share_down(present):
         up = torch.cat([part.tensors[UP] for part in present])
         merged = {DOWN: first.tensors[DOWN], UP: up}
         return ModuleWeights("lora", merged | _magnitudes(present), first.rank, first.alpha), "shared"
@@ -53,9 +53,15 @@ def merge(parts: Sequence[ModuleWeights | None], rows: Sequence[int]) -> tuple[M
     return ModuleWeights("lora", merged | _magnitudes(present), rank, first.alpha * rank / first.rank), record
 
 
-def _shares_down(part: ModuleWeights, first: ModuleWeights) -> bool:
-    same = part.alpha == first.alpha and part.tensors[DOWN].shape == first.tensors[DOWN].shape
-    return same and torch.equal(part.tensors[DOWN], first.tensors[DOWN])
+def share_down(parts: Sequence[ModuleWeights]) -> bool:
+    """Whether all parts have the same down weight and alpha: they came from one matrix, and can be one again."""
+    first = parts[0]
+    return all(
+        part.alpha == first.alpha
+        and part.tensors[DOWN].shape == first.tensors[DOWN].shape
+        and torch.equal(part.tensors[DOWN], first.tensors[DOWN])
+        for part in parts[1:]
+    )
 
 
 def _magnitudes(present: Sequence[ModuleWeights]) -> dict[str, Tensor]:

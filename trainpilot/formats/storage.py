@@ -7,8 +7,6 @@ same input gives the same file, bit for bit.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trainpilot.errors import PilotError, RunFailed
-from trainpilot.formats.hashes import LEGACY_END, legacy_hash_of
+from trainpilot.formats.header import compose, hashes
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -65,26 +63,10 @@ def _pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, object], bytes]:
     return entries, b"".join(chunks)
 
 
-def _header(entries: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
-    document = {"__metadata__": dict(sorted(metadata.items())), **entries}
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Header and data of the file, with both hashes added to the metadata.
-
-    tensors lie on the CPU. sshs_model_hash: SHA-256 of everything after the header; sshs_legacy_hash: SHA-256 of
-    64 KiB at 1 MiB of the file as it would be with the ss_ metadata alone, first 8 hex digits.
-    """
+    """Header and data of the file, with both hashes added to the metadata. tensors lie on the CPU."""
     entries, data = _pack(tensors)
-    plain = _header(entries, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    hashes = {
-        "sshs_model_hash": hashlib.sha256(data).hexdigest(),
-        "sshs_legacy_hash": legacy_hash_of(plain + data[:LEGACY_END]),
-    }
-    return _header(entries, {**metadata, **hashes}), data
+    return compose(entries, {**metadata, **hashes(entries, metadata, [data])}), data
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

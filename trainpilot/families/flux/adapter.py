@@ -59,6 +59,9 @@ class Flux:
     pipeline = "diffusers.FluxPipeline"
     encode_images, decode_latents = staticmethod(latents.encode), staticmethod(latents.decode)
 
+    def originals(self, variant: str) -> dict[str, Original]:
+        return ORIGINALS
+
     def load(
         self,
         path: Path,

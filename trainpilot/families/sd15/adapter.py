@@ -26,6 +26,13 @@ class StableDiffusion:
     levels, target = staticmethod(discrete.levels), staticmethod(discrete.target)
     loss_weights = staticmethod(discrete.loss_weights)
 
+    def originals(self, variant: str) -> dict[str, Original]:
+        text = {
+            "1": Original(("cond_stage_model.transformer.",), clip_text.bare_names),
+            "2": Original(("cond_stage_model.model.",), clip_text.open_clip_names),
+        }
+        return {"text_encoder": text[variant], **unet.ORIGINALS}
+
     def load(
         self,
         path: Path,
@@ -37,13 +44,8 @@ class StableDiffusion:
         prediction: str = "auto",
     ) -> Parts:
         base = detect(path) if path.is_file() else None
-        text = {
-            "1": Original(("cond_stage_model.transformer.",), clip_text.bare_names),
-            "2": Original(("cond_stage_model.model.",), clip_text.open_clip_names),
-        }
         variant = base.variant if base else "1"
-        originals = {"text_encoder": text[variant], **unet.ORIGINALS}
-        source = Source(path, configs(self.name, variant), originals)
+        source = Source(path, configs(self.name, variant), self.originals(variant))
         return unet.load(source, base, wanted, ("",), dtype=dtype, device=device, vae=vae, prediction=prediction)
 
     def encode_text(self, parts: Parts, captions: Sequence[str], options: TextOptions) -> Conditioning:

@@ -40,6 +40,9 @@ class StableDiffusionXL:
     levels, target = staticmethod(discrete.levels), staticmethod(discrete.target)
     loss_weights = staticmethod(discrete.loss_weights)
 
+    def originals(self, variant: str) -> dict[str, Original]:
+        return ORIGINALS
+
     def load(
         self,
         path: Path,
