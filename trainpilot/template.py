@@ -185,8 +185,11 @@ def main() -> int:
     parser.add_argument("--restore", action="store_true", help="bring back files of the template that were deleted")
     args = parser.parse_args()
     workspace = Workspace(args.workspace.expanduser().resolve())
+    from trainpilot.guides.tree import grow
+
     try:
         done = seed(args.template, workspace, restore=args.restore)
+        grow(workspace)
     except PilotError as error:
         print(error.text(), file=sys.stderr)
         return int(error.exit_code)

@@ -174,6 +174,7 @@ EFFECTS: dict[str, Effect] = {
     "saving.every_epochs": Effect("1", "run.checkpoints", ("training.gradient_accumulation=8", "training.steps=2")),
     "saving.keep": Effect("1", "run.checkpoints", ("saving.every_steps=1",)),
     "saving.diffusers": Effect("true", "run.files"),
+    "saving.links": Effect("shown", "run.links"),
     "saving.title": Effect("Zorp", "metadata.modelspec.title"),
     "saving.author": Effect("me", "metadata.modelspec.author"),
     "saving.license": Effect("CC0-1.0", "metadata.modelspec.license"),

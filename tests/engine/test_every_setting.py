@@ -213,6 +213,7 @@ def whole_run(settings: tuple[str, ...]) -> dict[str, Any]:
         "steps": [event["step"] for event in events if event["kind"] == "step"],
         "wandb": list(getattr(sys.modules.get("wandb"), "told", [])),
         "files": [path.name.removeprefix(run.name) for path in sorted(run.path.glob("*.safetensors"))],
+        "links": [path.name for path in run.workspace.root.glob("shown/*") if path.exists()],
     }
 
 

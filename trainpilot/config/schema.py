@@ -250,6 +250,9 @@ class Saving(Section):
     every_epochs: int = setting(0, "Checkpoint every so many epochs; 0 off", unit="epochs", ge=0)
     keep: int = setting(3, "Checkpoints kept; 0 keeps all", unit="checkpoints", ge=0)
     diffusers: bool = setting(False, "Also write the result with diffusers' names")
+    links: str | None = setting(
+        None, "Folder for links to samples, newest checkpoint and result; none takes lora_training/output, if there"
+    )
     title: str = setting("", "Title in the result's metadata; none takes the run's name", max_length=200)
     author: str = setting("", "Author in the result's metadata", max_length=200)
     license: str = setting("", "Licence in the result's metadata", max_length=200)

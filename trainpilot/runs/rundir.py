@@ -6,6 +6,7 @@ long task (`taskdir`). The verbs, the trainer and the worker use it; the panel r
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -59,9 +60,9 @@ class RunDir(TaskDir):
             folder.mkdir()
         _write_config(resolved, path / "run.toml")
         run._link(workspace.logs / "tb" / run.name, run.logs)
-        if run._guide.is_dir():
+        if run._shown_in is not None:
             run.samples.mkdir()
-            run._link(run._guide / "samples", run.samples)
+            run._link(run._shown_in / "samples", run.samples)
         if plan is not None:
             run.events.append("plan", **plan)
         return run
@@ -134,18 +135,22 @@ class RunDir(TaskDir):
 
     def show_checkpoint(self, lora: Path) -> None:
         """Link the LoRA file of the newest checkpoint under the name that guide 001 resumes from."""
-        if self._guide.is_dir():
-            self._link(self._guide / f"{self.name}_checkpoint.safetensors", lora)
+        if self._shown_in is not None:
+            self._link(self._shown_in / f"{self.name}_checkpoint.safetensors", lora)
 
     @property
-    def _guide(self) -> Path:
-        return self.workspace.root / GUIDE_OUTPUT
+    def _shown_in(self) -> Path | None:
+        """The folder that gets links to what the run makes, where there is one."""
+        if self.config.saving.links:
+            return self.workspace.root / self.config.saving.links
+        guide = self.workspace.root / GUIDE_OUTPUT
+        return guide if guide.is_dir() else None
 
     def _publish(self) -> None:
         if self.result.is_file():
             self._link(self.workspace.loras / self.result.name, self.result)
-            if self._guide.is_dir():
-                self._link(self._guide / self.result.name, self.result)
+            if self._shown_in is not None:
+                self._link(self._shown_in / self.result.name, self.result)
 
     def _tell(self, status: Status, reason: str) -> None:
         """step: of the newest checkpoint, which is the last step where the run ended well or was stopped."""
@@ -163,16 +168,14 @@ class RunDir(TaskDir):
             print(failure, file=sys.stderr)
 
     def _link(self, link: Path, target: Path) -> None:
-        """Make a relative link, so that the workspace can be moved; a file of the user's in its place stays."""
+        """Make a link, a relative one inside the workspace, which can be moved; a file of the user's stays."""
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             if link.is_symlink():
                 link.unlink()
-            link.symlink_to(
-                Path(*[".."] * len(link.parent.relative_to(self.workspace.root).parts))
-                / target.relative_to(self.workspace.root)
-            )
-        except (OSError, ValueError) as error:
+            inside = link.is_relative_to(self.workspace.root)
+            link.symlink_to(os.path.relpath(target, link.parent) if inside else target)
+        except OSError as error:
             self.events.append("notice", text=f"{link} could not be made a link to {target}: {error}")
 
 

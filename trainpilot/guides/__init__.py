@@ -1,0 +1,1 @@
+"""The guides' own commands and variables, in our terms. Called by the scripts that a workspace is seeded with."""
