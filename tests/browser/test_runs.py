@@ -162,6 +162,17 @@ def test_a_run_goes_to_the_trash_and_comes_back(workspace, tab: Page) -> None:
     expect(tab.get_by_role("heading", name="old", level=1)).to_be_visible(timeout=SLOW)
 
 
+def test_a_run_of_one_step_is_drawn_and_grows(workspace, tab: Page) -> None:
+    run = made.new(workspace, "young")
+    run.begin_attempt("cpu")
+    made.train(run, 1, 1)
+    tab.goto("/runs/young")
+    chart = tab.locator("[data-chart=loss]")
+    expect(chart).to_have_attribute("data-points", "1", timeout=SLOW)
+    made.train(run, 2, 5)
+    expect(chart).to_have_attribute("data-points", "5", timeout=SLOW)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_no_page_is_wider_than_its_window(workspace, tab: Page, width: int) -> None:
     made.finished(

@@ -105,6 +105,13 @@ function limits(chart, low, high) {
   return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
 }
 
+// A first step alone must still have a width: uPlot would divide an axis of none for ever.
+function stepsShown() {
+  if (range) return range;
+  const begin = own.steps[0] ?? 0;
+  return [begin, Math.max(own.steps.at(-1) ?? 0, begin + 1)];
+}
+
 function width(element) { return Math.max(240, element.clientWidth); }
 
 function drawLoss() {
@@ -116,7 +123,7 @@ function drawLoss() {
     height: place.clientWidth < 500 ? 240 : 320,
     cursor: { drag: { x: true, y: false, setScale: false }, sync: { key: "steps", scales: ["x", null] } },
     legend: { show: false },
-    scales: { x: { time: false, range: () => range ?? [own.steps[0] ?? 0, Math.max(own.steps.at(-1) ?? 1, 1)] }, y: { distr: logScale.checked ? 3 : 1, range: limits } },
+    scales: { x: { time: false, range: stepsShown }, y: { distr: logScale.checked ? 3 : 1, range: limits } },
     axes: axes(),
     series: [
       {},
@@ -156,7 +163,7 @@ function drawSmall() {
       height: 120,
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: "steps", scales: ["x", null] } },
       legend: { show: false },
-      scales: { x: { time: false, range: () => range ?? [own.steps[0] ?? 0, Math.max(own.steps.at(-1) ?? 1, 1)] }, y: { range: (_, low, high) => spread(low, high) } },
+      scales: { x: { time: false, range: stepsShown }, y: { range: (_, low, high) => spread(low, high) } },
       axes: axes(key === "lr" ? (value) => (value ? value.toExponential(0) : "0") : undefined, 44),
       series: [{}, { stroke: colour("--line-3"), width: 1.5, points: { show: false }, spanGaps: true }],
     }, [[...own.steps], [...values]], place);
