@@ -2,6 +2,7 @@
 
 `inspect` is the scan's one reading of a file (hash, size, is it whole); `prepare` and `prepare_mask` are what the
 engine encodes. Both see a picture through the same eyes, `open_rgb`, so nothing that passed the scan surprises later.
+The doctor measures what `open_undecoded` and `as_rgb` give.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MAX_PIXELS = 89_478_485  # where Pillow begins to warn of bombs; decoded and cop
 PREPARE_VERSION = 1  # raise it when the pixels that `prepare` returns change; caches are keyed by it
 _ROWS = 16  # result rows that are scaled at once
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
                struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 Pixels = NDArray[np.uint8]
 
@@ -63,7 +64,7 @@ def inspect(path: Path) -> Inspection:
     if not data:
         return Inspection(sha256, problem="is an empty file")
     try:
-        with _open(io.BytesIO(data)) as image:
+        with open_undecoded(io.BytesIO(data)) as image:
             size, remarks = image.size, _remarks(image)
             if image.format in ("JPEG", "MPO"):
                 # Decoding at an eighth still reads every byte of the picture, in a fraction of time and memory.
@@ -71,8 +72,8 @@ def inspect(path: Path) -> Inspection:
             image.load()
             if image.getexif().get(_ORIENTATION) in _SIDEWAYS:
                 size = (size[1], size[0])
-    except _UNREADABLE as problem:
-        return Inspection(sha256, problem=_reason(problem))
+    except UNREADABLE as problem:
+        return Inspection(sha256, problem=reason(problem))
     return Inspection(sha256, size, None, remarks)
 
 
@@ -82,12 +83,12 @@ def open_rgb(path: Path) -> Image.Image:
     Raises PilotError that names the file where it is broken, of an unknown kind or larger than MAX_PIXELS.
     """
     try:
-        with _open(path) as image:
+        with open_undecoded(path) as image:
             image.load()
-            return _as_rgb(ImageOps.exif_transpose(image))
-    except _UNREADABLE as problem:
+            return as_rgb(ImageOps.exif_transpose(image))
+    except UNREADABLE as problem:
         raise PilotError(
-            path, _reason(problem), "a whole JPEG, PNG, WebP or BMP picture", "Replace the file, or take it out."
+            path, reason(problem), "a whole JPEG, PNG, WebP or BMP picture", "Replace the file, or take it out."
         ) from problem
 
 
@@ -172,7 +173,7 @@ def _cut(pixels: Pixels, sample: Sample, crop_xy: tuple[int, int] | None, flip: 
     return np.ascontiguousarray(window[:, ::-1] if flip else window)
 
 
-def _open(source: Path | io.BytesIO) -> Image.Image:
+def open_undecoded(source: Path | io.BytesIO) -> Image.Image:
     """Open without decoding. The format is taken from the bytes, never from the name."""
     image = Image.open(source, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
@@ -191,27 +192,30 @@ def _remarks(image: Image.Image) -> list[str]:
         remarks.append("is CMYK: converted to RGB without a colour profile")
     if image.mode.startswith(("I", "F")):
         remarks.append("has 16 bits a channel: reduced to 8")
-    if _has_alpha(image):
+    if has_alpha(image):
         remarks.append("is transparent: laid over white")
     return remarks
 
 
-def _has_alpha(image: Image.Image) -> bool:
+def has_alpha(image: Image.Image) -> bool:
+    """Whether it can have transparent places."""
     return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A decoded picture as 8-bit RGB, transparency laid over white; not turned upright."""
     if image.mode.startswith(("I", "F")):
         # Pillow clips deep grey at 255 instead of scaling it.
         grey = np.asarray(image).astype(np.float32)
         return Image.fromarray((np.clip(grey, 0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    if _has_alpha(image):
+    if has_alpha(image):
         layers = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
     return image.convert("RGB")
 
 
-def _reason(problem: BaseException) -> str:
+def reason(problem: BaseException) -> str:
+    """Why a picture cannot be read, to follow its name."""
     if isinstance(problem, Image.DecompressionBombError):
         return f"{problem}, more than the {MAX_PIXELS} pixels that are safe to decode"
     if isinstance(problem, Image.UnidentifiedImageError):

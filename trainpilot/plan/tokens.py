@@ -1,4 +1,4 @@
-"""How many tokens the captions have, by the base model's own tokenizers, without torch. Used by the plan."""
+"""How many tokens captions have, by the base model's own tokenizers, without torch. Used by the plan and the doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from trainpilot.config.schema import RunConfig
+from trainpilot.config.schema import RunConfig, TextEncoder
 from trainpilot.families.card import Card
 from trainpilot.models.detect import Base
 
@@ -70,11 +70,22 @@ def _inner_length(folder: Path) -> int:
     return int(given) - 2 if isinstance(given, int) and given <= CLIP_CHUNK + 2 else CLIP_CHUNK
 
 
-def caption_lengths(
-    config: RunConfig, card: Card, base: Base, captions: Iterable[str]
-) -> tuple[list[CaptionLengths], list[str]]:
-    """Lengths for every encoder that reads whole captions, and why there are none for the others."""
-    texts: Sequence[str] = sorted(set(captions))
+@dataclass(frozen=True)
+class Reader:
+    """A text encoder that reads whole captions: its component, kind, the tokens it takes, and its tokenizer."""
+
+    encoder: str
+    kind: str
+    limit: int
+    tokenizer: Tokenizer
+
+    def count(self, text: str) -> int:
+        """Tokens of a caption, special ones apart."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def readers(settings: TextEncoder, card: Card, base: Base) -> tuple[list[Reader], list[str]]:
+    """The encoders of a base model that read whole captions, and why there are none for the others."""
     if base.layout == "file":
         return [], ["caption lengths are unknown: a single file carries no tokenizer"]
     has_t5 = any(encoder["kind"] == "t5" for encoder in card.text_encoders)
@@ -87,13 +98,25 @@ def caption_lengths(
         if tokenizer is None:
             notes.append(f"caption lengths are unknown: {folder.name} has no tokenizer.json")
             continue
-        counts = [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
         if encoder["kind"] == "t5":
-            limit = config.text_encoder.t5_tokens - 1  # the end token takes one
+            limit = settings.t5_tokens - 1  # the end token takes one
         else:
-            limit = config.text_encoder.clip_tokens // CLIP_CHUNK * _inner_length(folder)
-        over = sum(count > limit for count in counts)
-        mean = sum(counts) / len(counts) if counts else 0.0
-        component = str(encoder["component"])
-        found.append(CaptionLengths(component, str(encoder["kind"]), limit, max(counts, default=0), mean, over))
+            limit = settings.clip_tokens // CLIP_CHUNK * _inner_length(folder)
+        found.append(Reader(str(encoder["component"]), str(encoder["kind"]), limit, tokenizer))
     return found, notes
+
+
+def caption_lengths(
+    config: RunConfig, card: Card, base: Base, captions: Iterable[str]
+) -> tuple[list[CaptionLengths], list[str]]:
+    """Lengths for every encoder that reads whole captions, and why there are none for the others."""
+    texts: Sequence[str] = sorted(set(captions))
+    found, notes = readers(config.text_encoder, card, base)
+    lengths = []
+    for reader in found:
+        counts = [reader.count(text) for text in texts]
+        over = sum(count > reader.limit for count in counts)
+        mean = sum(counts) / len(counts) if counts else 0.0
+        longest = max(counts, default=0)
+        lengths.append(CaptionLengths(reader.encoder, reader.kind, reader.limit, longest, mean, over))
+    return lengths, notes
