@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pods import DOCKER, LABEL, ROOT, Pod, docker
 
-BUILD_SECONDS = 900
+BUILD_SECONDS = 1500  # 150 on two free cores
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 from pods import BROWSER, LABEL, Pod, docker, until
 
-SECONDS = 20.0  # the goal of 5 s is the benchmark's (benchmarks/pod.py); other tests run beside this one
+SECONDS = 45.0  # the goal of 5 s is the benchmark's (benchmarks/pod.py); other tests run beside this one
 
 
 def seconds_to_health(pod: Pod) -> float:

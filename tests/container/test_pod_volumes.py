@@ -45,7 +45,7 @@ def test_pilot_becomes_the_owner_of_a_strangers_volume(image: str, volume: Path)
     with Pod(image, volume=str(volume)) as pod:
         pod.healthy()
         assert pod.run("id", "-u", "pilot").stdout.strip() == str(STRANGER)
-        pod.run("trainpilot", *TINY, "--name", "short", "--set", "training.steps=2", timeout=240)
+        pod.run("trainpilot", *TINY, "--name", "short", "--set", "training.steps=2", timeout=600)
         result = volume / "outputs" / "short" / "short.safetensors"
         assert result.stat().st_uid == STRANGER
     assert volume.stat().st_uid == STRANGER and mine.stat().st_uid == STRANGER
