@@ -1,0 +1,23 @@
+"""Likeness of faces, where a model for them lies on disk."""
+
+from __future__ import annotations
+
+from trainpilot.evaluate.metrics import About, Bench, Measured, Picture
+from trainpilot.evaluate.metrics._vectors import likeness
+
+ABOUT = About(
+    name="likeness_face",
+    label="Likeness (face)",
+    says="The same way from base to dataset, as a model trained to tell faces apart sees it",
+    low="0: the faces that the base paints",
+    high="1: the dataset's face",
+    better="higher",
+    model="a face embedder in models/face-embedding (transformers layout, safetensors)",
+    cost="a pass of the model a picture",
+    cannot_tell="Where the face is: it looks at the whole picture, so it means something for portraits and close-ups "
+    "alone.",
+)
+
+
+def measure(pictures: list[Picture], bench: Bench) -> Measured:
+    return likeness("face", pictures, bench)
