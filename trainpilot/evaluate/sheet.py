@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from trainpilot.evaluate.sheets import fitted
 from trainpilot.evaluate.strengths import Row
 
 _GROUND, _INK, _MUTED, _ACCENT = (246, 248, 250), (24, 34, 45), (84, 98, 112), (11, 104, 196)
@@ -25,12 +26,12 @@ def sheet(rows: Sequence[Row], title: str) -> Image.Image:
     page = Image.new("RGB", (width, height), _GROUND)
     pen = ImageDraw.Draw(page)
     room = width - 2 * _EDGE
-    pen.text((_EDGE, _EDGE), _fitted(title, large, room), _INK, large)
+    pen.text((_EDGE, _EDGE), fitted(title, large, room), _INK, large)
     y = _EDGE + heading
     for row, line, tall in zip(rows, cells, heights, strict=True):
         y += _GAP
         seed = f"   seed {row.prompt.seed}"
-        text = _fitted(row.prompt.text or "(empty prompt)", plain, room - plain.getlength(seed))
+        text = fitted(row.prompt.text or "(empty prompt)", plain, room - plain.getlength(seed))
         pen.text((_EDGE, y), text, _INK, plain)
         pen.text((_EDGE + plain.getlength(text), y), seed, _MUTED, plain)
         y += caption
@@ -51,13 +52,3 @@ def _scaled(image: Image.Image) -> Image.Image:
         return image
     size = (max(1, round(image.width * wanted / longer)), max(1, round(image.height * wanted / longer)))
     return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """The text, or as much of its beginning as fits, with dots."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "…") > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
