@@ -214,10 +214,6 @@ class OpenEdit:
         for one in wanted:
             _put(one.file, one.after)
 
-    def recorded(self) -> set[Path]:
-        """The files that this edit has changed so far."""
-        return set(self.journal._records(self.file))
-
 
 def _put(file: Path, data: bytes | None) -> None:
     """The file holds these bytes, or is gone: what it held is in the journal."""

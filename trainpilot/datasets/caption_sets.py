@@ -44,11 +44,17 @@ def sets(root: Path) -> list[CaptionSet]:
     return found
 
 
-def save(root: Path, name: str, texts: Mapping[str, str | None]) -> Path:
-    """Keep texts as a set of that name. PilotError where there is one, or the name cannot be a file's."""
+def check_new(root: Path, name: str) -> Path:
+    """The file that a new set gets. PilotError where there is one, or the name cannot be a file's."""
     path = _place(root, name)
     if path.exists() or name == NOW:
         raise PilotError("set", name, "a name that no set has", "Choose another name; a set is never replaced.")
+    return path
+
+
+def save(root: Path, name: str, texts: Mapping[str, str | None]) -> Path:
+    """Keep texts as a set of that name. PilotError as `check_new`."""
+    path = check_new(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({"image": image, "text": text}) for image, text in texts.items()]
     write_beside(path, "".join(f"{row}\n" for row in rows).encode())

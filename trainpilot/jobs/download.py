@@ -34,8 +34,9 @@ RESOURCE: Resource = "net"
 WINDOW = 15.0  # seconds over which the rate is averaged
 TELL = 0.5  # seconds between two states
 _NAME_BYTES = 150
-# What a model's folder is made of, as far as training reads it. Pickles run code when they are opened.
-SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md")
+# What a model's folder is made of, as far as training and captioning read it. Pickles run code when they are opened;
+# an ONNX graph is made of the runtime's own operators and holds no code.
+SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx", ".csv")
 _PLACE = re.compile(r"[\w][\w. -]*(/[\w][\w. -]*)*")
 
 

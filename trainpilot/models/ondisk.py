@@ -16,14 +16,15 @@ _DEPTH = 3
 
 
 def candidates(workspace: Workspace) -> Iterator[Path]:
-    """Diffusers folders and large .safetensors files in models/, at most three folders deep; LoRAs left out."""
+    """Diffusers folders and large .safetensors files in models/, at most three folders deep; LoRAs and captioners'
+    models are left out."""
     if workspace.models.is_dir():
-        yield from _below(workspace.models, _DEPTH, workspace.loras)
+        yield from _below(workspace.models, _DEPTH, (workspace.loras, workspace.models / "captioners"))
 
 
-def _below(folder: Path, depth: int, leave: Path) -> Iterator[Path]:
+def _below(folder: Path, depth: int, leave: tuple[Path, ...]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path == leave or path.name.startswith("."):
+        if path in leave or path.name.startswith("."):
             continue
         if path.is_dir():
             if (path / "model_index.json").is_file():
