@@ -9,31 +9,17 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from lora_files import lora
 
 from trainpilot import cli
 from trainpilot.errors import PilotError
 from trainpilot.formats import edit as editing
 from trainpilot.formats.account import account, lora_line, tags
-from trainpilot.formats.header import compose, hashes
 from trainpilot.formats.identify import identify
 from trainpilot.models.safetensors_header import read_header
 
-NAME = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=60)
 KEYS = st.text(st.characters(whitelist_categories=["L", "N"]), min_size=1, max_size=12).map("x_".__add__)
-
-
-def lora(path: Path, metadata: dict[str, str] | None = None, rank: int = 2) -> Path:
-    """A file as the writers make it: rank x 3 down, 3 x rank up, in fp32."""
-    size = rank * 3 * 4
-    entries = {
-        f"{NAME}.lora_down.weight": {"dtype": "F32", "shape": [rank, 3], "data_offsets": [0, size]},
-        f"{NAME}.lora_up.weight": {"dtype": "F32", "shape": [3, rank], "data_offsets": [size, 2 * size]},
-    }
-    data = bytes(range(48)) * (2 * size // 48)
-    given = {"ss_base_model_version": "sd_v1", **(metadata or {})}
-    path.write_bytes(compose(entries, given | hashes(entries, given, [data])) + data)
-    return path
 
 
 def weights(path: Path) -> bytes:
