@@ -25,14 +25,14 @@ class Change(BaseModel):
 @resource.get("/queue")
 def queue() -> QueueView:
     """The whole queue."""
-    return queue_view.queue(desk().workspace)
+    return queue_view.queue(desk().workspace, desk().supervisor)
 
 
 @resource.post("/queue", refuses=(404, 409))
 def change(body: Change) -> QueueView:
-    """Move, pause or resume; answers with the queue as it will be."""
+    """Move, pause, resume, or start although memory is short; answers with the queue as it will be."""
     queue_view.change(desk().workspace, body.do, body.run, body.to)
-    return queue_view.queue(desk().workspace)
+    return queue_view.queue(desk().workspace, desk().supervisor)
 
 
 @resource.delete("/queue/<name>", refuses=(409,))

@@ -1,18 +1,17 @@
 """Who else holds a GPU's memory, so that a person learns it before a run starts and fails. Empty without a GPU.
 
-Used by the queue's view.
+Used by the queue's view; the reading itself is trainpilot's, as the worker's.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
-import psutil
 from pydantic import BaseModel, Field
 
-MATTERS = 500_000_000  # bytes below which a process is no obstacle: a desktop, an idle context
+from trainpilot.runs.gpu_memory import MATTERS, memories
+
 KEPT = 3.0  # seconds an answer is good for
 _lock = threading.Lock()
 _answer: tuple[float, list[Holder]] | None = None
@@ -48,39 +47,8 @@ def obstacles(device: str, found: list[Holder], own: set[int]) -> list[Holder]:
 
 
 def _asked() -> list[Holder]:
-    import pynvml as nvml
-
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return []
-    found: list[Holder] = []
-    try:
-        for number in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(number)
-            uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
-            total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
-            found += [
-                Holder(device=uuid, device_name=name, pid=one.pid, name=_name(one.pid), bytes=_bytes(one), total=total)
-                for one in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            ]
-    except nvml.NVMLError:
-        return found  # a driver that tells only a part; what it told is true
-    finally:
-        nvml.nvmlShutdown()
-    return found
-
-
-def _bytes(process: Any) -> int | None:
-    return int(process.usedGpuMemory) if process.usedGpuMemory else None
-
-
-def _name(pid: int) -> str:
-    try:
-        words = psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return f"process {pid}"
-    for known in ("ComfyUI", "invokeai", "kohya", "ai-toolkit", "jupyter", "trainpilot"):
-        if any(known.lower() in word.lower() for word in words[:6]):
-            return known
-    return words[0].rsplit("/", 1)[-1] if words else f"process {pid}"
+    return [
+        Holder(device=uuid, device_name=memory.name, total=memory.total, **vars(holder))
+        for uuid, memory in memories().items()
+        for holder in memory.holders
+    ]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import psutil
 from pydantic import BaseModel, Field
 
+from controlpilot.services import services
+from controlpilot.supervisor import Supervisor
 from controlpilot.views import gpu_memory
 from controlpilot.views.refusals import Conflict
 from controlpilot.views.run_index import Row, index
@@ -21,7 +24,9 @@ from trainpilot.runs.process import Identity
 from trainpilot.runs.queue import Queue
 from trainpilot.workspace import Workspace
 
-Do = Literal["move", "up", "down", "first", "last", "pause", "resume"]
+FOR_MEMORY = "waiting for"  # how the worker's reason begins; trainpilot.runs.gpu_memory.shortage
+GROUPS = ("Pictures", "Trainers")  # of services that use a GPU
+Do = Literal["move", "up", "down", "first", "last", "pause", "resume", "anyway"]
 
 
 class Device(BaseModel):
@@ -34,6 +39,13 @@ class Device(BaseModel):
     others: list[str]
 
 
+class InTheWay(BaseModel):
+    """A service that holds GPU memory and can be stopped."""
+
+    name: str
+    label: str
+
+
 class Waiting(BaseModel):
     """A run that waits. why: for what, in words; what to do about it is in `remedy`."""
 
@@ -42,6 +54,8 @@ class Waiting(BaseModel):
     paused: bool
     why: str
     remedy: str
+    memory: bool = Field(default=False, description="Whether it waits for GPU memory; it can be started anyway")
+    in_the_way: list[InTheWay] = Field(default_factory=list, description="Services to stop for that")
 
 
 class QueueView(BaseModel):
@@ -71,8 +85,8 @@ def _rows(workspace: Workspace) -> dict[str, Row]:
     return {row.name: row for row in index(workspace).rows()[0]}
 
 
-def queue(workspace: Workspace) -> QueueView:
-    """What runs and what waits, in order."""
+def queue(workspace: Workspace, supervisor: Supervisor | None = None) -> QueueView:
+    """What runs and what waits, in order. supervisor: asked for services only where a run waits for memory."""
     rows = _rows(workspace)
     running = sorted((row for row in rows.values() if row.status == "running"), key=lambda row: row.when)
     order, waiting = _Known(workspace, rows).now()
@@ -86,10 +100,21 @@ def queue(workspace: Workspace) -> QueueView:
             continue
         paused = name in order.paused_runs
         why, remedy = _why(row, len(shown), devices, worker=worker, all_paused=order.paused, paused=paused)
-        shown.append(Waiting(place=len(shown) + 1, run=row_of(row), paused=paused, why=why, remedy=remedy))
+        if name in order.anyway:
+            why, remedy = "Starts in a moment, although others hold memory that it needs.", ""
+        memory = worker and not row.live and row.reason.startswith(FOR_MEMORY) and name not in order.anyway
+        shown.append(
+            Waiting(place=len(shown) + 1, run=row_of(row), paused=paused, why=why, remedy=remedy, memory=memory)
+        )
+    if any(one.memory for one in shown):
+        found = _in_the_way(workspace, supervisor)
+        for one in shown:
+            one.in_the_way = found if one.memory else []
     return QueueView(
         worker=worker,
-        remedy="" if worker else "Start the service TrainPilot on the Services page, or run `trainpilot worker`.",
+        remedy=""
+        if worker
+        else "Start the service TrainPilot on the Services page, or run in a shell: trainpilot worker.",
         paused=order.paused,
         devices=devices,
         running=[row_of(row) for row in running],
@@ -126,6 +151,33 @@ def remove(workspace: Workspace, run: str) -> None:
         raise Conflict(error.where, error.given, error.allowed, error.remedy) from error
 
 
+def _in_the_way(workspace: Workspace, supervisor: Supervisor | None) -> list[InTheWay]:
+    """Running services whose processes hold GPU memory. Where the driver does not tell whose a process is, as in some
+    containers, those that make or train pictures."""
+    if supervisor is None:
+        return []
+    try:
+        states = supervisor.states()
+    except PilotError:
+        return []  # the Services page says what is wrong with it
+    running = [
+        (one, states[one.program].pid)
+        for one in services(workspace)
+        if not one.pinned and one.program in states and states[one.program].state == "RUNNING"
+    ]
+    holding = {pid for holder in gpu_memory.holders() for pid in _with_parents(holder.pid)}
+    found = [one for one, pid in running if pid in holding] or [one for one, _ in running if one.group in GROUPS]
+    return [InTheWay(name=one.name, label=one.label) for one in found]
+
+
+def _with_parents(pid: int) -> list[int]:
+    """A process and those that started it: a service's own is often the parent of the one that computes."""
+    try:
+        return [pid, *(parent.pid for parent in psutil.Process(pid).parents())]
+    except psutil.Error:
+        return [pid]
+
+
 def _devices(told: object, live: list[Row]) -> list[Device]:
     """The worker's devices. What live runs hold themselves is no obstacle but the run."""
     names = [str(one) for one in told] if isinstance(told, list) else []
@@ -155,11 +207,13 @@ def _why(
     if row.live:
         return row.reason or "A shell holds it and waits for a device.", "It starts by itself when the device is free."
     if not worker:
-        return "No worker works here.", "Start the service TrainPilot, or run `trainpilot worker`."
+        return "No worker works here.", "Start the service TrainPilot, or run in a shell: trainpilot worker."
     if all_paused:
         return "The queue is paused.", "Press Continue the queue."
     if paused:
         return "This run is paused.", "Press Continue on it."
+    if row.reason.startswith(FOR_MEMORY):
+        return f"{row.reason[0].upper()}{row.reason[1:]}.", "It starts by itself when there is room."
     if row.reason.startswith("retry"):
         return f"Waits some time before it tries again: {row.reason}.", "Take it out of the queue to stop that."
     held = [one for one in devices if one.others and not one.run]

@@ -7,7 +7,7 @@ from trainpilot.runs.worker import Rules, Worker
 from trainpilot.workspace import Workspace
 
 TRAINER = Path(__file__).with_name("stand_in_trainer.py")
-RULES = Rules(backoff=(0.1,), heartbeat=3.0, slow_heartbeat=60.0, dump=0.5, scan=0.1)
+RULES = Rules(backoff=(0.1,), heartbeat=3.0, slow_heartbeat=60.0, dump=0.5, scan=0.1, measure=0.1)
 
 
 def command(run):

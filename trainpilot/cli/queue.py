@@ -23,10 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         move := verbs.add_parser("move", help="change the order"),
         pause := verbs.add_parser("pause", help="start nothing for now, or not this run; what runs goes on"),
         go_on := verbs.add_parser("resume", help="the opposite of pause"),
+        anyway := verbs.add_parser("anyway", help="start a run although other programs hold the GPU memory it needs"),
         remove := verbs.add_parser("remove", help="take a waiting run out; its folder stays"),
         stop := verbs.add_parser("stop", help="stop a running run, with its last step saved"),
     ]
-    for one in (move, remove, stop):
+    for one in (move, anyway, remove, stop):
         one.add_argument("run", metavar="RUN", help="name of a run")
     for one in (pause, go_on):
         one.add_argument("run", metavar="RUN", nargs="?", help="name of a run; without it, the whole queue")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from trainpilot.runs.gpu_memory import instances
+
 CPU = "cpu"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -53,7 +55,7 @@ def gpus() -> tuple[list[dict[str, Any]], str]:
         driver = nvml.nvmlSystemGetDriverVersion()
         found = []
         for number in range(nvml.nvmlDeviceGetCount()):
-            for handle in _instances(nvml, nvml.nvmlDeviceGetHandleByIndex(number)):
+            for handle in instances(nvml, nvml.nvmlDeviceGetHandleByIndex(number)):
                 memory = nvml.nvmlDeviceGetMemoryInfo(handle)
                 found.append(
                     {
@@ -68,20 +70,3 @@ def gpus() -> tuple[list[dict[str, Any]], str]:
         return [], f"the NVIDIA driver answers: {error}"
     finally:
         nvml.nvmlShutdown()
-
-
-def _instances(nvml: Any, handle: Any) -> list[Any]:
-    """The handles that can be computed on: the GPU itself, or its MIG instances."""
-    try:
-        current, _ = nvml.nvmlDeviceGetMigMode(handle)
-    except nvml.NVMLError:
-        return [handle]  # this model has no MIG
-    if current != nvml.NVML_DEVICE_MIG_ENABLE:
-        return [handle]
-    instances = []
-    for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-        try:
-            instances.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
-        except nvml.NVMLError:
-            continue  # this place for an instance is empty
-    return instances

@@ -58,6 +58,7 @@ class Rules:
     dump: float = DUMP_SECONDS
     scan: float = SCAN
     cpu_jobs: int = 2  # that run at once
+    measure: float = 3.0  # between two looks at the memory of GPUs, while a run waits
 
 
 class Keeper(ABC):

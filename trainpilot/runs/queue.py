@@ -20,17 +20,19 @@ from trainpilot.runs.job import Job
 from trainpilot.runs.rundir import RunDir, folders
 from trainpilot.workspace import Workspace
 
-ACTIONS = ("move", "pause", "resume")
+ACTIONS = ("move", "pause", "resume", "anyway")
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Order:
-    """queue.json: runs in the order people gave them (others follow by age), and what does not start for now."""
+    """queue.json: runs in the order people gave them (others follow by age), what does not start for now, and what
+    starts although the device's memory seems too little."""
 
     order: tuple[str, ...] = ()
     paused: bool = False
     paused_runs: frozenset[str] = field(default_factory=frozenset)
+    anyway: frozenset[str] = field(default_factory=frozenset)
 
     def after(self, request: dict[str, Any], waiting: list[str]) -> Order:
         """The order after one request; one that makes no sense (its run has left the queue) changes nothing."""
@@ -42,6 +44,8 @@ class Order:
         if do in ("pause", "resume"):
             runs = self.paused_runs | {run} if do == "pause" else self.paused_runs - {run}
             return replace(self, paused_runs=runs)
+        if do == "anyway":
+            return replace(self, anyway=self.anyway | {run})
         place = request.get("to")
         if do == "move" and run in waiting and isinstance(place, int):
             others = [name for name in self.sorted(waiting) if name != run]
@@ -66,8 +70,8 @@ class Queue:
     def read(self) -> Order:
         """What the worker wrote last."""
         value = read_json(self.path) or {}
-        paused_runs = frozenset(str(name) for name in value.get("paused_runs", []))
-        return Order(tuple(str(name) for name in value.get("order", [])), bool(value.get("paused")), paused_runs)
+        paused_runs, anyway = (frozenset(map(str, value.get(key, []))) for key in ("paused_runs", "anyway"))
+        return Order(tuple(map(str, value.get("order", []))), bool(value.get("paused")), paused_runs, anyway)
 
     def waiting(self) -> list[str]:
         """Runs whose job.json says queued, the oldest first."""
@@ -86,9 +90,12 @@ class Queue:
         return order, order.sorted(waiting)
 
     def ask(self, do: str, run: str | None = None, to: int | None = None) -> None:
-        """Ask for "move" (a run to place `to`, counted from 1), "pause" or "resume" (a run, or the whole queue)."""
+        """Ask for "move" (a run to place `to`, counted from 1), "pause" or "resume" (a run, or the whole queue), or
+        "anyway" (a run starts although others hold the memory that it needs)."""
         if do not in ACTIONS:
             raise PilotError("queue", do, ", ".join(ACTIONS), "Choose one of these.")
+        if do == "anyway" and run is None:
+            raise PilotError("queue anyway", "no run", "the run that is meant", "Name the run.")
         if do == "move" and (to is None or to < 1):
             raise PilotError("queue move", to, "a place from 1 on", "Place 1 starts next.")
         if run is not None and run not in (waiting := self.waiting()):
@@ -106,7 +113,10 @@ class Queue:
             order = order.after(request, waiting)
         left = frozenset(waiting)
         order = replace(
-            order, order=tuple(name for name in order.order if name in left), paused_runs=order.paused_runs & left
+            order,
+            order=tuple(name for name in order.order if name in left),
+            paused_runs=order.paused_runs & left,
+            anyway=order.anyway & left,
         )
         if order != before or not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +125,7 @@ class Queue:
                 "order": order.order,
                 "paused": order.paused,
                 "paused_runs": sorted(order.paused_runs),
+                "anyway": sorted(order.anyway),
             }
             write_json(self.path, value)
         for path, _ in pending:

@@ -2,6 +2,7 @@
 
 Of the jobs it takes those that need a GPU (one device, like a run, but never before a run that waits, and leaving for
 one that comes) and those that need the processor only (a few at once). Network jobs are the courier's.
+A run waits while other programs hold the GPU memory that its plan asks for, unless a person wants it to start anyway.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainpilot.runs.devices import CPU
 from trainpilot.runs.devices import devices as present_devices
+from trainpilot.runs.gpu_memory import Memory, memories, needed, shortage
 from trainpilot.runs.job import Job, explain
 from trainpilot.runs.jobdir import jobdirs, resource_of
 from trainpilot.runs.keeper import Keeper, Rules, is_job, trainer_command
@@ -42,6 +45,10 @@ class Worker(Keeper):
         self.order = Order()
         self.devices = devices
         self.resources: dict[Path, str | None] = {}  # of each job; its job.toml never changes
+        self.short: dict[Path, str] = {}  # runs that wait for memory of a device, and why
+        self.needs: dict[Path, int | None] = {}  # bytes that the plan of each waiting run estimates
+        self.memories: dict[str, Memory] = {}
+        self._measured = float("-inf")
         if not devices:
             self.devices, why = present_devices()
             tell(f"devices: {', '.join(self.devices)} ({why})")
@@ -86,11 +93,14 @@ class Worker(Keeper):
         used = {trainer.device for trainer in self.trainers.values()}
         free = [device for device in self.devices if device not in used and device_lock(device).free()]
         runs = self._runs()
-        for path in [path for path in runs if self._due(path)][: len(free)]:
-            if self._start(path, free[0]):
-                free.pop(0)
-        # A run that waits here, or in a shell for a device that a job uses, goes before every job.
-        waiting = [path for path in runs if path not in self.trainers]
+        self._measure(runs)
+        for path in runs:
+            device = next((one for one in free if not self._shortage(path, one)), None)
+            if device is not None and self._due(path) and self._start(path, device):
+                free.remove(device)
+        # A run that waits here, or in a shell for a device that a job uses, goes before every job. One that waits for
+        # memory that others hold keeps nobody from working.
+        waiting = [path for path in runs if path not in self.trainers and path not in self.short]
         ahead = [path.name for path in waiting] + self._waiting_in_shells()
         ready = [path.name for path in waiting if self._due(path)] + self._waiting_in_shells()
         if ready:
@@ -108,6 +118,34 @@ class Worker(Keeper):
                     free.pop(0)
             else:
                 self._explain(path, f"waits for {self._users()}")
+
+    def _measure(self, runs: list[Path]) -> None:
+        """Find the runs for which no device has room, and say so; only while some run waits."""
+        self.needs = {path: self.needs[path] if path in self.needs else needed(path) for path in runs}
+        gpus = [device for device in self.devices if device != CPU]
+        if any(self.needs.values()) and gpus and monotonic() - self._measured >= self.rules.measure:
+            self.memories, self._measured = memories(), monotonic()
+        training = {trainer.device for path, trainer in self.trainers.items() if not is_job(path)}
+        short: dict[Path, str] = {}
+        for path in runs:
+            reasons = [self._shortage(path, device) for device in self.devices if device not in training]
+            if reasons and all(reasons):
+                short[path] = "; ".join(dict.fromkeys(reasons))
+            if short.get(path, "") != self.short.get(path, ""):
+                self._explain(path, short.get(path, ""))
+                self.tell(f"{path.name}: {short.get(path, 'has room now')}")
+        self.short = short
+
+    def _shortage(self, path: Path, device: str) -> str:
+        """Why a run would find too little memory on a device; "" where it would not, or shall start anyway."""
+        if path.name in self.order.anyway:
+            return ""
+        memory = self.memories.get(device)
+        own = {trainer.identity.pid for trainer in self.trainers.values() if trainer.device == device}
+        if memory is not None and own and not own & {holder.pid for holder in memory.holders}:
+            # What our own job holds there cannot be told from what others hold: the last verdict stands until it ends.
+            return self.short.get(path, "")
+        return shortage(self.needs.get(path), memory, own)
 
     def _due(self, path: Path) -> bool:
         return self.not_before.get(path, 0.0) <= monotonic()
