@@ -10,7 +10,7 @@ from controlpilot.desk import desk
 from controlpilot.notices import Notices
 from controlpilot.views import settings as views
 
-resource = Resource("settings", "Password, tokens, sessions, notifications, the price of an hour")
+resource = Resource("settings", "Password, tokens, sessions, notifications, the price of an hour, idle minutes")
 blueprint = resource.blueprint
 
 

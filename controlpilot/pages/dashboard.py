@@ -7,6 +7,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 
 from controlpilot.desk import desk
 from controlpilot.nav import Nav
+from controlpilot.pod_stop import PodStop
 from controlpilot.views.dashboard import Dashboard, dashboard
 from controlpilot.views.settings import preferences
 from trainpilot.errors import PilotError
@@ -39,4 +40,11 @@ def _board() -> Dashboard:
         price = preferences(here.workspace).price_per_hour
     except PilotError:
         price = None  # the Settings page says what is wrong with the file
-    return dashboard(here.workspace, here.telemetry.now(), states, note, since, here.settings.run, price_per_hour=price)
+    # A machine that costs nothing by the hour, as far as we know, is nobody's to stop.
+    choice = PodStop(here.secrets).choice()
+    paid = price is not None or here.supervisor is not None
+    ready = (choice.action != "none" and not choice.ready) if paid else None
+    return dashboard(
+        here.workspace, here.telemetry.now(), states, note, since, here.settings.run,
+        price_per_hour=price, stop_ready=ready,
+    )  # fmt: skip

@@ -69,7 +69,8 @@ def _one_of(kind: Any, name: str, otherwise: str) -> str:
 
 
 def _queue() -> dict[str, Any]:
-    return {"queue": queue_view.queue(desk().workspace), "words": _phase_words, "queue_change": _queue_change}
+    shown = queue_view.queue(desk().workspace, desk().supervisor)
+    return {"queue": shown, "words": _phase_words, "queue_change": _queue_change}
 
 
 def _phase_words(phase: str) -> str:
@@ -311,15 +312,20 @@ def about(name: str) -> Response:
     """Star, title, tags, notes."""
     given = request.form
     tags = given["tags"].split(",") if "tags" in given else None
-    star = {"1": True, "0": False}.get(given.get("star", ""))
+    star, stop_pod = ({"1": True, "0": False}.get(given.get(name, "")) for name in ("star", "stop_pod"))
     try:
-        changed = About(title=given.get("title"), notes=given.get("notes"), tags=tags, star=star)
+        changed = About(title=given.get("title"), notes=given.get("notes"), tags=tags, star=star, stop_pod=stop_pod)
     except ValueError as error:
         problem = "title of 120, notes of 20,000 letters, 20 tags at most"
         raise PilotError("name and notes", "too long", problem, "Shorten it.") from error
     run_actions.describe(desk().workspace, name, changed)
     if given.get("answer") == "star":
         return make_response(render_template("runs/_star.html", run=run_view.detail(desk().workspace, name).run))
+    if given.get("answer") == "pod":
+        said = (
+            "The pod is stopped after this run, once nothing else works." if stop_pod else "The pod stays on after it."
+        )
+        return _said(name, said)
     if _by_htmx():
         return make_response("Kept.")
     return redirect(url_for("runs.overview", name=name), 303)

@@ -6,13 +6,17 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 
 from controlpilot.auth.guard import door, who
 from controlpilot.desk import desk
+from controlpilot.idle import read_idle
 from controlpilot.nav import Nav
 from controlpilot.notices import Notices
+from controlpilot.pod_stop import LABELS
+from controlpilot.views import pod as pod_views
 from controlpilot.views import settings as views
 from trainpilot.errors import PilotError
 
 blueprint = Blueprint("settings", __name__)
 NAV = Nav("Settings", 90, "settings")
+IDLE_CHOICES = [(10, "10 minutes"), (20, "20 minutes"), (30, "30 minutes"), (60, "1 hour"), (120, "2 hours")]
 
 
 @blueprint.get("/settings")
@@ -33,6 +37,10 @@ def _page(made: views.NewToken | None = None) -> str:
         set_to=set_to,
         trouble=trouble,
         events=views.EVENTS,
+        idle_choices=_idle_choices(set_to.idle_minutes),
+        actions=LABELS,
+        pod_stop=pod_views.stop_row(desk().secrets),
+        pod_state=read_idle(desk().workspace),
         tokens=views.tokens(door()),
         made=made,
         sessions=views.sessions(door(), session.digest if session else ""),
@@ -41,11 +49,49 @@ def _page(made: views.NewToken | None = None) -> str:
     )
 
 
-@blueprint.post("/settings/preferences")
-def preferences() -> Response:
-    price = request.form.get("price_per_hour", "").strip().replace(",", ".")
-    given = {"price_per_hour": price or None, "tell_when": request.form.getlist("tell_when")}
-    views.keep(desk().workspace, views.Preferences.model_validate(given))
+def _idle_choices(present: int | None) -> list[tuple[int, str]]:
+    """The usual ones, and the one that is set where that is another."""
+    known = [minutes for minutes, _ in IDLE_CHOICES]
+    return IDLE_CHOICES if present is None or present in known else [(present, f"{present} minutes"), *IDLE_CHOICES]
+
+
+@blueprint.post("/settings/money")
+def money() -> Response:
+    """Price, idle minutes and the switch; what notifications are sent for stays."""
+    form = request.form
+    given = {
+        "price_per_hour": form.get("price_per_hour", "").strip().replace(",", ".") or None,
+        "idle_minutes": form.get("idle_minutes") or None,
+        "stop_when_done": "stop_when_done" in form,
+    }
+    return _keep(given)
+
+
+@blueprint.post("/settings/notify-when")
+def notify_when() -> Response:
+    return _keep({"tell_when": request.form.getlist("tell_when")})
+
+
+def _keep(given: dict[str, object]) -> Response:
+    """Change a part of the preferences; a file that cannot be read is replaced, as the page has said."""
+    try:
+        before = views.preferences(desk().workspace).model_dump()
+    except PilotError:
+        before = {}
+    views.keep(desk().workspace, views.Preferences.model_validate(before | given))
+    return _anew()
+
+
+@blueprint.post("/settings/pod-stop")
+def pod_stop() -> Response:
+    """What stops this pod; for who repeats the password."""
+    form = request.form
+    lines = [line.strip() for line in form.get("command", "").splitlines()]
+    new = pod_views.NewPodStop.model_validate(
+        {name: form.get(name, "") for name in ("password", "action", "pod", "key")}
+        | {"command": [*filter(None, lines)]}
+    )
+    pod_views.set_stop(door(), desk().secrets, new)
     return _anew()
 
 

@@ -21,7 +21,7 @@ from controlpilot.views.queue import QueueView, queue
 from controlpilot.views.run import RunDetail
 from controlpilot.views.run_index import index
 from controlpilot.views.runs import RunRow, folder_of, row_of
-from controlpilot.words import bytes_text, duration_text
+from controlpilot.words import ago_text, bytes_text, duration_text, money_text
 from trainpilot.runs.atomic import read_json
 from trainpilot.workspace import Workspace
 
@@ -35,7 +35,7 @@ GPU_HOT = 88.0  # degrees: cards slow themselves down from about here
 
 Level = Literal["bad", "warn", "info"]
 # What an alert is about, so that the page can lead there.
-About = Literal["run", "queue", "disk", "gpu", "memory", "service", "pod"]
+About = Literal["run", "queue", "disk", "gpu", "memory", "service", "pod", "costs"]
 
 
 class Alert(BaseModel):
@@ -89,9 +89,11 @@ def dashboard(
     since: float,
     run_folder: Path,
     price_per_hour: float | None = None,
+    stop_ready: bool | None = None,
 ) -> Dashboard:
     """Everything at a glance. states: of supervisord, None where it is not there; since: when the session began;
-    run_folder: where boot left what it found."""
+    run_folder: where boot left what it found; stop_ready: whether something is set that stops this pod, None where
+    there is no pod to stop."""
     rows = index(workspace).rows()[0]
     waiting = queue(workspace)
     running = waiting.running[0] if waiting.running else None
@@ -115,6 +117,7 @@ def dashboard(
             *_of_memory(machine),
             *_of_services(strip),
             *_of_queue(waiting),
+            *_of_costs(waiting, last, stop_ready, price_per_hour),
             *_of_run(detail),
             *_of_failures(last),
         ],
@@ -231,6 +234,17 @@ def _of_queue(waiting: QueueView) -> list[Alert]:
             Alert(level="info", about="queue", title="The queue is paused", text=text, remedy="Continue the queue.")
         ]
     return []
+
+
+def _of_costs(waiting: QueueView, last: list[RunRow], stop_ready: bool | None, price: float | None) -> list[Alert]:
+    """Where runs have ended, nothing waits, and nothing would stop the pod."""
+    if stop_ready is not False or waiting.running or waiting.waiting or not last:
+        return []
+    costs = f" {money_text(price)} an hour" if price else ""
+    title = f"Nothing runs, and this pod keeps costing{costs}"
+    text = f"The last run ended {ago_text(max(row.when for row in last))}."
+    remedy = "Stop it on your provider's page, or set on the Settings tab what stops it when it is idle."
+    return [Alert(level="info", about="costs", title=title, text=text, remedy=remedy)]
 
 
 def _of_run(detail: RunDetail | None) -> list[Alert]:

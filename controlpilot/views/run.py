@@ -103,6 +103,7 @@ class RunDetail(BaseModel):
 
     run: RunRow
     notes: str = Field(description="What a person wrote about it")
+    stop_pod: bool = Field(default=False, description="Whether the pod is stopped when this run is done or failed")
     folder: str
     progress: Progress
     signs: list[signs.Sign]
@@ -135,6 +136,7 @@ def detail(workspace: Workspace, name: str) -> RunDetail:
     return RunDetail(
         run=shown,
         notes=str(meta.get("notes") or ""),
+        stop_pod=meta.get("stop_pod") is True,
         folder=str(path.relative_to(workspace.root)),
         progress=_progress(shown, state, course),
         signs=signs.signs(facts(path, shown, course, state)),

@@ -42,6 +42,7 @@ class About(BaseModel):
     star: bool | None = None
     notes: str | None = Field(None, max_length=20_000)
     tags: list[str] | None = Field(None, max_length=20)
+    stop_pod: bool | None = Field(default=None, description="Stop the pod when this run is done or failed")
 
 
 class Undo(BaseModel):

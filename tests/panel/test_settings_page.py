@@ -16,17 +16,18 @@ SECRET = "topic-nobody-may-see"
 def test_the_page_shows_everything_that_can_be_set(panel) -> None:
     page = panel.client.get("/settings")
     assert page.status_code == 200
-    for words in ("Price of an hour", "Who is told", "New password", "this one", "Make a token"):
+    for words in ("Price of an hour", "Who is told", "What stops this pod", "New password", "this one", "Make a token"):
         assert words in page.text
 
 
 def test_preferences_are_kept_in_the_workspace(panel) -> None:
-    saved = panel.client.post("/settings/preferences", data={"price_per_hour": "0,42", "tell_when": ["failed"]})
+    saved = panel.client.post("/settings/money", data={"price_per_hour": "0,42", "idle_minutes": ""})
     assert saved.status_code == 303
+    assert panel.client.post("/settings/notify-when", data={"tell_when": ["failed"]}).status_code == 303
     kept = preferences(panel.workspace)
     assert (kept.price_per_hour, kept.tell_when, kept.idle_minutes) == (0.42, ["failed"], None)
     assert panel.client.get("/api/v1/settings").json["price_per_hour"] == 0.42
-    wrong = panel.client.post("/settings/preferences", data={"price_per_hour": "much"}, headers={"HX-Request": "true"})
+    wrong = panel.client.post("/settings/money", data={"price_per_hour": "much"}, headers={"HX-Request": "true"})
     assert wrong.status_code == 400 and wrong.json["error"]["where"] == "price_per_hour"
     assert panel.client.put("/api/v1/settings", json={"price_per_hour": -1}).status_code == 400
     (panel.workspace.root / "config" / "settings.toml").write_text("broken = [")

@@ -6,6 +6,8 @@
 // An answer with a status of 400 or more, or none at all, never replaces what is shown: #connection says so, tries wait
 // longer and longer (30 s at most), and the notice goes with the first good answer. 401 means logged out: the page is
 // loaded anew, which leads to the login.
+// Each poll says in X-Pilot-Untouched for how many seconds nobody has touched the window: a window that was left open
+// is nobody who looks, and an idle pod may be stopped (pages/pod.py).
 //
 // For modules: `every(seconds, read)` calls an async function under the same rules (charts use it).
 //     const stop = every(5, async () => { ... throw to report a failure ... });
@@ -20,6 +22,8 @@ for (const kind of ["keydown", "pointerdown", "pointermove", "wheel", "touchstar
   document.addEventListener(kind, () => { touched = Date.now(); }, { passive: true });
 }
 
+const UNTOUCHED = "X-Pilot-Untouched";
+const untouched = () => String(Math.round((Date.now() - touched) / 1000));
 const idle = () => Date.now() - touched > IDLE_AFTER;
 
 function gap(seconds, key) {
@@ -72,6 +76,9 @@ const polled = (event) => {
   return element?.matches?.("[data-live]") ? element : null;
 };
 
+document.addEventListener("htmx:config:request", (event) => {
+  if (polled(event)) event.detail.ctx.request.headers[UNTOUCHED] = untouched();
+});
 document.addEventListener("htmx:before:response", (event) => {
   const element = polled(event);
   const status = event.detail?.ctx?.response?.status ?? 0;
@@ -140,7 +147,7 @@ export function every(seconds, read) {
 
 // fetch for `every`: JSON, or an error that carries the status.
 export async function json(url) {
-  const answer = await fetch(url, { headers: { Accept: "application/json" } });
+  const answer = await fetch(url, { headers: { Accept: "application/json", [UNTOUCHED]: untouched() } });
   if (!answer.ok) throw Object.assign(new Error(`${url}: ${answer.status}`), { status: answer.status });
   return answer.json();
 }
