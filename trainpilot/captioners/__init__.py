@@ -134,9 +134,9 @@ def locate(workspace: Workspace, captioner: Captioner, given: str = "") -> tuple
             )  # fmt: skip
         return path.resolve(), "as given"
     why = "as given" if given else f"the default of {captioner.LABEL}"
-    for path, place in ((workspace.models / FOLDER / model.name, "models/"), (_snapshot(model), "the hub's cache")):
-        if path is not None and not _missing(captioner, path):
-            return path.resolve(), f"{why}, found in {place}"
+    for folder, place in ((workspace.models / FOLDER / model.name, "models/"), (_snapshot(model), "the hub's cache")):
+        if folder is not None and not _missing(captioner, folder):
+            return folder.resolve(), f"{why}, found in {place}"
     raise NotOnDisk(captioner, model)
 
 
