@@ -13,6 +13,7 @@ from controlpilot.views import datasets
 from controlpilot.views.dataset_changes import Changed
 from controlpilot.views.dataset_check import Check
 from controlpilot.views.dataset_check import check as checked
+from controlpilot.views.dataset_folders import folder
 from controlpilot.views.datasets import DatasetCard, PicturePage
 
 resource = Resource("datasets", "Datasets, their pictures and captions")
@@ -64,7 +65,7 @@ def index() -> DatasetList:
 @resource.get("/datasets/<name>")
 def one(name: str) -> DatasetCard:
     """One dataset."""
-    return datasets.card(desk().workspace, name, datasets.folder(desk().workspace, name))
+    return datasets.card(desk().workspace, name, folder(desk().workspace, name))
 
 
 @resource.patch("/datasets/<name>", refuses=(409,))

@@ -135,7 +135,8 @@ def _metadata(header: str) -> dict[str, str]:
 def offset(ident: str, number: int) -> Raw:
     """Where to go on: Upload-Offset and Upload-Length. Tus asks with HEAD."""
     here, length = _uploads().offset(ident, number)
-    return Response(status=200, headers={"Upload-Offset": str(here), "Upload-Length": str(length)})
+    headers = {"Upload-Offset": str(here), "Upload-Length": str(length)}
+    return Response(status=200, headers=headers, mimetype="application/octet-stream")
 
 
 @resource.patch("/uploads/<ident>/files/<int:number>", status=204, refuses=(409, 412, 415))
