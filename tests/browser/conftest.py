@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,16 @@ _spec.loader.exec_module(_panel)
 live_panel, settings, password_folder = _panel.live_panel, _panel.settings, _panel.password_folder
 
 
-@pytest.fixture
-def tab(chromium: Browser, live_panel: object) -> Iterator[Page]:
-    """A window that is logged in; the test fails on any error in its console and on any request elsewhere."""
-    url, password = live_panel.url, live_panel.password  # type: ignore[attr-defined]
-    context = chromium.new_context(base_url=url, viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+@contextmanager
+def window(chromium: Browser, url: str, password: str, width: int = 1440) -> Iterator[Page]:
+    """A window that is logged in; fails at its end on any error in its console and on any request elsewhere.
+
+    `page.complaints` gathers them; a test that breaks something on purpose empties it afterwards.
+    """
+    context = chromium.new_context(base_url=url, viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     wrong: list[str] = []
+    page.complaints = wrong  # type: ignore[attr-defined]
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     own = (url, "data:", "blob:")
@@ -39,3 +43,10 @@ def tab(chromium: Browser, live_panel: object) -> Iterator[Page]:
     yield page
     context.close()
     assert not wrong, wrong
+
+
+@pytest.fixture
+def tab(chromium: Browser, live_panel: object) -> Iterator[Page]:
+    """A window on the panel that runs in this process."""
+    with window(chromium, live_panel.url, live_panel.password) as page:  # type: ignore[attr-defined]
+        yield page

@@ -6,44 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from keys import arrow_to, focused, step, tab_to
 from picture_folders import make_pictures, measured, with_demo
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from trainpilot.runs.rundir import RunDir
 
 STEPS = 6
-
-
-def focused(tab: Page) -> dict[str, str]:
-    return tab.evaluate(
-        "() => { const e = document.activeElement; return {tag: e.tagName, name: e.name ?? '', value: e.value ?? '', "
-        "id: e.id, text: (e.textContent ?? '').trim()} }"
-    )
-
-
-def tab_to(tab: Page, **wanted: str) -> None:
-    """Press Tab until an element with these properties has the focus."""
-    for _ in range(80):
-        tab.keyboard.press("Tab")
-        here = focused(tab)
-        if all(here[key] == value for key, value in wanted.items()):
-            return
-    raise AssertionError(f"Tab never reached {wanted}; the last was {here}")
-
-
-def arrow_to(tab: Page, value: str) -> None:
-    """Choose a radio button of the focused group."""
-    for _ in range(20):
-        if focused(tab)["value"] == value:
-            tab.keyboard.press("Space")
-            return
-        tab.keyboard.press("ArrowDown")
-    raise AssertionError(f"the arrows never reached {value}")
-
-
-def step(tab: Page, number: int) -> None:
-    tab.wait_for_url(f"**step={number}")
-    expect(tab.locator("[aria-current=step]")).to_have_count(1)
 
 
 def test_keyboard_alone_from_a_fresh_workspace_to_a_queued_run(tab, live_panel):
