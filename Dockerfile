@@ -35,15 +35,17 @@ FROM system AS core
 ARG PIP
 ARG TORCH=torch===2.13.0
 ARG TORCH_INDEX=
-COPY scripts/container/core.lock /tmp/
+COPY scripts/container/core.lock scripts/container/trim.sh /tmp/
 RUN python3 -m venv /opt/venvs/core \
     && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet "$PIP" \
     && /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet \
-        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint /tmp/core.lock "$TORCH"
+        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint /tmp/core.lock "$TORCH" \
+    && bash /tmp/trim.sh /opt/venvs/core
 # xformers: one release for both variants, without what it would pull; the trainer probes it before it is offered.
 ARG XFORMERS=xformers==0.0.35
 RUN /opt/venvs/core/bin/pip install --no-cache-dir --disable-pip-version-check --quiet --no-deps \
-        -r /tmp/core.lock $XFORMERS
+        -r /tmp/core.lock $XFORMERS \
+    && bash /tmp/trim.sh /opt/venvs/core
 
 # --- tools: JupyterLab and TensorBoard, apart: their packages and ours never have to agree ----------------------------
 FROM system AS tools
