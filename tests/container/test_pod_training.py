@@ -9,7 +9,7 @@ from pods import TINY, Pod, docker, until
 
 ENDLESS = (*TINY, "--set", "training.steps=100000", "--set", "saving.every_steps=20", "--set", "saving.keep=2")
 BEGUN = 300.0  # seconds until steps are done, where other tests run beside this one: imports come first
-LONGEST_STOP = 10.0
+LONGEST_STOP = 13.0  # the goal of 10 s is the benchmark's (benchmarks/pod.py); other tests run beside this one
 
 
 def train_in_a_shell(pod: Pod, name: str, *more: str) -> None:
@@ -49,7 +49,7 @@ def test_a_stop_saves_and_the_next_start_goes_on(image: str, volume: Path) -> No
         pod.healthy()
         train_in_a_shell(pod, "stopped_by_me")
         pod.run("touch", "/workspace/outputs/stopped_by_me/requests/stop")
-        until(30, "the person's stop", lambda: pod.job("stopped_by_me").get("status") == "stopped")
+        until(120, "the person's stop", lambda: pod.job("stopped_by_me").get("status") == "stopped")
         assert pod.job("stopped_by_me")["exit_code"] == 4
 
         train_in_a_shell(pod, "going_on")
