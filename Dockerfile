@@ -70,13 +70,18 @@ FROM core AS pod
 COPY --from=tools /opt/venvs/tools /opt/venvs/tools
 # Services that are part of the image (tag full): each in /opt/apps, in an environment of its own, installed as pilot;
 # the shared group keeps them writable when boot gives pilot another id.
+# GIT_MIRROR: an address that stands for https://github.com/, where that cannot be reached.
 ARG SERVICES=
+ARG GIT_MIRROR=
 COPY scripts/services /opt/pilot/scripts/services
 RUN install -d -o pilot -g pilot -m 2775 /opt/apps \
     && if [ -n "$SERVICES" ]; then \
         apt-get update \
         && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ffmpeg libgl1 libglib2.0-0 python3-tk \
         && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+        && if [ -n "$GIT_MIRROR" ]; then \
+            export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0="url.$GIT_MIRROR.insteadOf" GIT_CONFIG_VALUE_0=https://github.com/; \
+        fi \
         && for name in $SERVICES; do \
             HOME=/home/pilot PILOT_APPS=/opt/apps PILOT_BASE_PYTHON=python3.11 PILOT_PYTHON=/opt/venvs/core/bin/python \
                 setpriv --reuid=pilot --regid=pilot --init-groups \

@@ -13,32 +13,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mirrors import mirror
 from pods import DOCKER, LABEL, ROOT, Pod, docker
 
 BUILD_SECONDS = 1500  # 150 on two free cores
 
 
-@pytest.fixture(scope="session")
-def image() -> Iterator[str]:
-    """The name of the image, built from the working tree."""
-    # Two test processes make it once: the second finds everything done.
+KIND = "cpu" if os.environ.get("PILOT_CONTAINER") == "cpu" else "cuda"
+
+
+def build(tag: str, **arguments: str) -> str:
+    """The image's name, built from the working tree with these build arguments more. Skips where no engine can be had.
+
+    Two test processes make it once: the second finds everything done.
+    """
     with (Path(tempfile.gettempdir()) / "pilot-container-tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine = subprocess.run(["bash", str(ROOT / "scripts/container/engine.sh")], capture_output=True, text=True)
         if engine.returncode == 3:
-            print(engine.stdout)
             pytest.skip(engine.stdout.strip())
         assert engine.returncode == 0, engine.stdout + engine.stderr
-        kind = "cpu" if os.environ.get("PILOT_CONTAINER") == "cpu" else "cuda"
-        words = ["bash", str(ROOT / "scripts/container/base.sh"), *(["cpu"] if kind == "cpu" else [])]
+        words = ["bash", str(ROOT / "scripts/container/base.sh"), *(["cpu"] if KIND == "cpu" else [])]
         base = subprocess.run(words, capture_output=True, text=True, timeout=BUILD_SECONDS)
         assert base.returncode == 0, base.stderr
-        name = f"lora-pilot:test-{kind}"
-        torch = "torch==2.13.0" if kind == "cpu" else "torch===2.13.0"
-        arguments = {"BASE_IMAGE": base.stdout.strip(), "TORCH": torch, "REVISION": "of-the-tests"}
+        torch = "torch==2.13.0" if KIND == "cpu" else "torch===2.13.0"
+        given = {"BASE_IMAGE": base.stdout.strip(), "TORCH": torch, "REVISION": "of-the-tests"} | arguments
         built = subprocess.run(
-            [DOCKER, "build", "--progress=plain", "--tag", name]
-            + [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+            [DOCKER, "build", "--progress=plain", "--tag", tag]
+            + [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
             + ["."],
             cwd=ROOT,
             env=os.environ | {"DOCKER_BUILDKIT": "1"},
@@ -47,10 +49,23 @@ def image() -> Iterator[str]:
             timeout=BUILD_SECONDS,
         )
         assert built.returncode == 0, built.stderr[-6000:]
-    yield name
+    return tag
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[str]:
+    """The name of the image, built from the working tree."""
+    yield build(f"lora-pilot:test-{KIND}")
     left = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={os.getpid()}", check=False).stdout.split()
     if left:
         docker("rm", "--force", "--volumes", *left, check=False)
+
+
+@pytest.fixture(scope="session")
+def full_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image with Kohya SS in it, from a mirror that has a stand-in for its repository."""
+    with mirror(tmp_path_factory.mktemp("mirror")) as address:
+        yield build(f"lora-pilot:test-full-{KIND}", SERVICES="kohya", GIT_MIRROR=address)
 
 
 @pytest.fixture
