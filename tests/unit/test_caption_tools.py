@@ -334,6 +334,17 @@ def test_a_new_caption_goes_where_the_others_are() -> None:
             assert not (root / place).exists()
 
 
+def test_the_inner_folder_may_be_given() -> None:
+    with dataset(["a", None], "images and captions") as root:
+        before = state(root)
+        files = caption_files.read(root / "images")
+        assert (files.root, files.texts) == (root, {"images/p00.png": "a"})
+        changed(root / "images", "suffix", text="x")
+        assert (root / "captions" / "p00.txt").read_text() == "a, x\n"
+        Journal(root).undo()
+        assert state(root) == before
+
+
 def test_a_link_out_of_the_dataset_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("theirs")

@@ -94,18 +94,20 @@ def read(root: Path, *, caption_extension: str = ".txt", caption_column: str = "
     A caption file that cannot be read as text is left out, with a note.
     """
     layout = layouts.discover(root, caption_extension=caption_extension, caption_column=caption_column)
-    found = CaptionFiles(layout.root.resolve(), caption_column, notes=list(layout.notes))
+    top = layout.root
+    if layouts.caption_folder(top) == top.parent / "captions":
+        top = top.parent  # the inner images/ was given, whose captions lie beside it
+    found = CaptionFiles(top.resolve(), caption_column, notes=list(layout.notes))
     rows: dict[Path, dict[Path, int]] = {}
     for one in layout.images:
-        image = found.root / one.image.relative_to(layout.root)
+        image = found.root / one.image.relative_to(top)
         name = image.relative_to(found.root).as_posix()
         if one.metadata is not None:
-            metadata = found.root / one.metadata.relative_to(layout.root)
-            lines = rows.setdefault(metadata, {}) or rows[metadata]
-            if not lines:
-                lines.update(_lines_of_pictures(metadata))
+            metadata = found.root / one.metadata.relative_to(top)
+            if metadata not in rows:
+                rows[metadata] = _lines_of_pictures(metadata)
             text = None if one.caption_text is None else normal(one.caption_text)
-            found.places[name] = Place(image, metadata, text, lines[image])
+            found.places[name] = Place(image, metadata, text, rows[metadata][image])
             continue
         path = one.caption_path or _new_file(layout, one, caption_extension)
         try:
@@ -113,7 +115,7 @@ def read(root: Path, *, caption_extension: str = ".txt", caption_column: str = "
         except PilotError as problem:
             found.notes.append(f"{printable(path.name)}: {problem.given}: left as it is")
             continue
-        found.places[name] = Place(image, found.root / path.relative_to(layout.root), text)
+        found.places[name] = Place(image, found.root / path.relative_to(top), text)
     return found
 
 

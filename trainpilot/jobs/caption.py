@@ -22,12 +22,13 @@ from trainpilot.runs.atomic import read_json, write_json
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from trainpilot.captioners import Loaded
+    from trainpilot.captioners import Captioner, Loaded
     from trainpilot.datasets.caption_files import CaptionFiles
     from trainpilot.datasets.caption_journal import Journal, OpenEdit
     from trainpilot.runs.jobdir import JobDir, Resource
     from trainpilot.runs.progress import Progress
     from trainpilot.runs.stop import StopFlag
+    from trainpilot.workspace import Workspace
 
 KIND = "caption"
 LABEL = "Captions"
@@ -36,6 +37,7 @@ RESULTS = "captions.jsonl"
 ON_CPU = 2  # pictures at once: more saves no time there
 LONGEST_SIDE = 2048  # px; captioners look at 384 to 768, and a batch of large photographs would fill the memory
 _SHOWN = 300  # letters of a caption in the log
+_TAIL = 1 << 16  # bytes of the results that are read for the latest ones
 
 
 class Params(BaseModel):
@@ -361,3 +363,57 @@ def _present(file: Path) -> str:
     from trainpilot.datasets.captions import read_caption
 
     return read_caption(file)[0] if file.exists() else ""
+
+
+class Offer(BaseModel):
+    """A published model of a captioner. here: whether it is on disk; download: the parameters of the job for it."""
+
+    name: str
+    label: str
+    size_bytes: int
+    licence: str
+    here: bool
+    download: dict[str, Any]
+
+
+def offers(workspace: Workspace, captioner: str) -> list[Offer]:
+    """The models of a captioner, and which are here. PilotError where there is no such captioner."""
+    from trainpilot.captioners import NotOnDisk, find, locate
+
+    about, found = find(captioner), []
+    for model in about.MODELS:
+        try:
+            here = bool(locate(workspace, about, model.name))
+        except NotOnDisk:
+            here = False
+        found.append(
+            Offer(
+                name=model.name,
+                label=model.label,
+                size_bytes=model.size_bytes,
+                licence=model.licence,
+                here=here,
+                download=model.download,
+            )
+        )
+    return found
+
+
+def latest(folder: Path, most: int) -> list[tuple[str, str]]:
+    """(picture, caption) of the last captions that a job has made, the newest first."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().split(b"\n")
+    # The first line may have begun before the tail, and the last one is empty or not whole yet.
+    rows = [json.loads(line) for line in lines[1 if path.stat().st_size > _TAIL else 0 : -1]]
+    return [(row["image"], row["text"]) for row in rows[-most:]][::-1]
+
+
+def known() -> dict[str, Captioner]:
+    """All captioners by name, for those who may not import their room."""
+    from trainpilot.captioners import captioners
+
+    return captioners()
