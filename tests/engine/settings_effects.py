@@ -175,6 +175,7 @@ EFFECTS: dict[str, Effect] = {
     "saving.keep": Effect("1", "run.checkpoints", ("saving.every_steps=1",)),
     "saving.diffusers": Effect("true", "run.files"),
     "saving.links": Effect("shown", "run.links"),
+    "saving.hub_model_id": Effect("me/zorp", "run.jobs"),
     "saving.title": Effect("Zorp", "metadata.modelspec.title"),
     "saving.author": Effect("me", "metadata.modelspec.author"),
     "saving.license": Effect("CC0-1.0", "metadata.modelspec.license"),

@@ -31,6 +31,7 @@ from trainpilot.config.schema import RunConfig
 from trainpilot.errors import PilotError, Problems
 from trainpilot.families.card import card
 from trainpilot.models.detect import detect
+from trainpilot.runs.jobdir import JobDir, jobdirs
 from trainpilot.runs.rundir import RunDir
 
 # What a plan says about the settings themselves, rather than about what they do.
@@ -213,6 +214,7 @@ def whole_run(settings: tuple[str, ...]) -> dict[str, Any]:
         "steps": [event["step"] for event in events if event["kind"] == "step"],
         "wandb": list(getattr(sys.modules.get("wandb"), "told", [])),
         "files": [path.name.removeprefix(run.name) for path in sorted(run.path.glob("*.safetensors"))],
+        "jobs": [p.repo for p in (JobDir.open(d).params for d in jobdirs(run.workspace)) if p.lora == run.name],
         "links": [path.name for path in run.workspace.root.glob("shown/*") if path.exists()],
     }
 

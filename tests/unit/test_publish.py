@@ -33,7 +33,7 @@ from trainpilot.formats.publication import prepared
 from trainpilot.formats.release import Release, gather
 from trainpilot.models import web
 from trainpilot.runs.events import history
-from trainpilot.runs.jobdir import JobDir
+from trainpilot.runs.jobdir import JobDir, jobdirs
 from trainpilot.runs.requests import ask as ask_for
 from trainpilot.runs.rundir import RunDir
 from trainpilot.workspace import Workspace
@@ -420,6 +420,22 @@ def test_the_job(place: Workspace, hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     assert cli.main(["run", str(other.path)]) == ExitCode.BAD_INPUT and "me/other" not in hub.repos
     with pytest.raises(PilotError):
         JobDir.create(place, "publish", {"lora": "zorp", "repo": "zorp"})
+
+
+def test_a_run_that_names_a_repository_queues_its_publication(
+    place: Workspace, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(place)
+    run.config.saving.hub_model_id = "me/mine"
+    run.begin_attempt()
+    run.finish("done", "trained", ExitCode.DONE)
+    (folder,) = jobdirs(place)
+    assert f"trainpilot run {folder}" in capsys.readouterr().out
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert cli.main(["run", str(folder)]) == 0
+    assert hub.repos["me/mine"].private and "zorp.safetensors" in hub.repos["me/mine"].files
+    with pytest.raises(ValueError, match="hub_model_id"):
+        RunConfig(saving={"hub_model_id": "mine"})
 
 
 def test_a_stop_does_not_wait_for_the_network(place: Workspace, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

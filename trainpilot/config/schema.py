@@ -253,6 +253,11 @@ class Saving(Section):
     links: str | None = setting(
         None, "Folder for links to samples, newest checkpoint and result; none takes lora_training/output, if there"
     )
+    hub_model_id: str = setting(
+        "",
+        "Repository of the Hugging Face Hub, owner/name, that gets the finished LoRA, private; the token is HF_TOKEN",
+        pattern=r"^([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})?$",
+    )
     title: str = setting("", "Title in the result's metadata; none takes the run's name", max_length=200)
     author: str = setting("", "Author in the result's metadata", max_length=200)
     license: str = setting("", "Licence in the result's metadata", max_length=200)

@@ -58,8 +58,10 @@ KNOWN = {
         ),
     )
 }
-_IDS = ("mit", "apache-2.0", "openrail", "openrail++", "creativeml-openrail-m", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0")
-_IDS += ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "bsd-3-clause", "gpl-3.0", "unlicense", "other")
+_IDS = (
+    *("mit", "apache-2.0", "openrail", "openrail++", "creativeml-openrail-m", "cc0-1.0", "bsd-3-clause", "gpl-3.0"),
+    *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "unlicense", "other"),
+)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,22 @@ class RunDir(TaskDir):
             self._link(self.workspace.loras / self.result.name, self.result)
             if self._shown_in is not None:
                 self._link(self._shown_in / self.result.name, self.result)
+            if self.config.saving.hub_model_id:
+                self._offer()
+
+    def _offer(self) -> None:
+        """Queue the job that publishes the result: the run itself has no token, and its end does not wait for a net."""
+        from trainpilot.runs.jobdir import JobDir
+
+        try:
+            params = {"lora": self.name, "repo": self.config.saving.hub_model_id, "update": True}
+            job = JobDir.create(self.workspace, "publish", params)
+            told = f"{self.result.name} goes to {self.config.saving.hub_model_id}, private: job {job.name}"
+            told += f"; without a courier that runs it: trainpilot run {job.path}"
+        except (PilotError, OSError) as error:
+            told = f"the job that publishes {self.result.name} could not be queued: {error}"
+        self.events.append("notice", text=told)
+        print(told)
 
     def _tell(self, status: Status, reason: str) -> None:
         """step: of the newest checkpoint, which is the last step where the run ended well or was stopped."""
