@@ -106,24 +106,24 @@ class PodStop:
         if action in HOSTS and key:
             keys[action] = key
         words = words or kept["command"]
-        secret_files.write_json(
-            self._path, {"schema": 1, "action": action, "pods": pods, "keys": keys, "command": words}
-        )
+        self._write(kept | {"action": action, "pods": pods, "keys": keys, "command": words})
 
     def forget_key(self) -> None:
-        """Forget the saved keys; those of the environment stay in effect."""
-        secret_files.write_json(self._path, {"schema": 1, **self._kept(), "keys": {}})
+        """Forget the keys that a person saved; those that the container was given stay in effect."""
+        self._write(self._kept() | {"keys": {}})
 
     def keep_given(self, environment: Mapping[str, str]) -> list[str]:
-        """Take over keys from an environment that is about to lose them, where none is saved; the names taken."""
-        kept, taken = self._kept(), []
+        """Take over keys from an environment that is about to lose them; the names of those that are new here. One that
+        a person saved still goes before them."""
+        kept = self._kept()
+        given = {}
         for action, names in KEYS.items():
             name = next((one for one in names if _KEY.fullmatch(environment.get(one, ""))), None)
-            if name is not None and kept["keys"].get(action) != environment[name]:
-                kept["keys"][action] = environment[name]
-                taken.append(name)
+            if name is not None:
+                given[action] = (name, environment[name])
+        taken = [name for action, (name, key) in given.items() if kept["given"].get(action) != key]
         if taken:
-            secret_files.write_json(self._path, {"schema": 1, **kept})
+            self._write(kept | {"given": kept["given"] | {action: key for action, (_, key) in given.items()}})
         return taken
 
     def act(self) -> str:
@@ -162,8 +162,11 @@ class PodStop:
             return "", ""
         if saved := kept["keys"].get(action):
             return saved, "saved"
-        given = next(filter(None, (self._environment.get(name) for name in KEYS[action])), "")
+        given = kept["given"].get(action) or next(filter(None, (self._environment.get(n) for n in KEYS[action])), "")
         return (given, "environment") if _KEY.fullmatch(given) else ("", "")
+
+    def _write(self, kept: Mapping[str, Any]) -> None:
+        secret_files.write_json(self._path, {"schema": 1, **kept})
 
     def _kept(self) -> dict[str, Any]:
         """The file with every part of it of the right kind; parts that somebody broke by hand are as if not set."""
@@ -172,7 +175,8 @@ class PodStop:
         return {
             "action": action if action in get_args(Action) else "none",
             "pods": _texts(found.get("pods")),
-            "keys": _texts(found.get("keys")),
+            "keys": _texts(found.get("keys")),  # that a person saved
+            "given": _texts(found.get("given")),  # that the container was given
             "command": [str(word) for word in command] if isinstance(command, list) else [],
         }
 

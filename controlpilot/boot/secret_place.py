@@ -17,6 +17,7 @@ from controlpilot.boot.report import Level, Report
 from controlpilot.boot.users import User
 from controlpilot.boot.volume import Volume, within
 from controlpilot.hub_tokens import HubTokens
+from controlpilot.pod_stop import PodStop
 from trainpilot.errors import PilotError
 from trainpilot.runs.secrets import TOKENS
 
@@ -117,4 +118,6 @@ def _filled(folder: Path, given: Mapping[str, str]) -> str:
             lines.append(("ok", "tokens", f"{name} is kept for downloads"))
         except PilotError as error:
             lines.append(("problem", "tokens", f"{name} is not used: {error.given}; {error.remedy}"))
+    for name in PodStop(folder, {}).keep_given(given):
+        lines.append(("ok", "pod", f"{name} is kept: the Settings page says what may stop this pod with it"))
     return json.dumps({"lines": lines, "generated": prepared.generated})

@@ -198,9 +198,13 @@ def test_keys_are_kept_closed_and_taken_over_from_an_environment_that_loses_them
     path = settings.secrets / "pod_stop.json"
     assert path.stat().st_mode & 0o777 == 0o600 and KEY in path.read_text()
     choice.save("runpod", pod="abc123xyz")
-    assert choice.choice().key == "saved" and KEY not in str(choice.choice())
+    assert choice.choice().key == "environment" and KEY not in str(choice.choice())
+    choice.save("runpod", key="another-key")
+    assert choice.keep_given(RUNPOD) == [] and choice.choice().key == "saved", "what a person saved goes before"
     choice.forget_key()
-    assert choice.choice().ready == "an API key is missing"
+    assert (choice.choice().key, choice.choice().ready) == ("environment", "")
+    choice.save("vast")
+    assert "the pod's ID" in choice.choice().ready and "an API key are missing" in choice.choice().ready
     for wrong in ({"pod": "../../etc"}, {"key": "a b"}, {"key": "short"}):
         with pytest.raises(PilotError) as refused:
             choice.save("runpod", **wrong)
