@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainpilot.errors import PilotError
 from trainpilot.workspace import Workspace
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the shared options: which configuration, which data, which base model, and single settings."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="configuration file (.toml), or a run folder")
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="configuration file (.toml, or another trainer's), or a run folder"
+    )
+    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same, as other trainers take it")
     parser.add_argument("--profile", metavar="P", help="profile by name (see `trainpilot profiles`) or by file")
     parser.add_argument(
         "--dataset", action="append", metavar="DIR", help="folder of pictures; several for several datasets"
@@ -40,8 +44,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def console() -> Console:
     """Where tables are printed: as wide as the terminal, and wide enough not to fold paths where there is none."""
-    import sys
-
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200)
@@ -77,15 +79,30 @@ def resolve(args: argparse.Namespace) -> tuple[Workspace, Resolved]:
         direct["model.base"] = args.base_model
     if args.name:
         direct["run.name"] = args.name
+    given = args.config or args.config_option
+    file = _file(given) if given else None
     resolved = merge(
         place,
         profile=args.profile,
-        file=_file(args.config) if args.config else None,
+        file=file,
+        tables=_foreign_tables(file, args) if file else None,
         environment=os.environ,
         overrides=args.overrides or (),
         direct=direct,
     )
     return place, resolved
+
+
+def _foreign_tables(file: Path, args: argparse.Namespace) -> dict[str, Any] | None:
+    """What a dialect reads from another trainer's file, its account printed; None for a file of our own."""
+    from trainpilot.cli._foreign import is_foreign, read
+
+    if not is_foreign(file):
+        return None
+    found, reading = read(file, workspace(args))
+    out = sys.stderr if getattr(args, "json", False) else sys.stdout
+    print(f"{file.name}: {found.LABEL}", reading.account(), sep="\n", file=out)
+    return reading.config
 
 
 def _file(given: str) -> Path:

@@ -9,7 +9,7 @@ fills what the dataset does not state, a higher layer's wins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,11 +117,14 @@ def _is_table(annotation: Any) -> bool:
     return getattr(annotation, "__origin__", None) is dict
 
 
-def flatten(tables: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted path, value) of every leaf of nested tables; an empty table has none."""
+def flatten(tables: Mapping[str, Any], prefix: str = "", whole: Collection[str] = ()) -> Iterable[tuple[str, Any]]:
+    """(dotted path, value) of every leaf of nested tables; an empty table has none.
+
+    whole: paths whose tables are values, not descended into (their keys may hold dots, as patterns do).
+    """
     for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
+            yield from flatten(value, f"{prefix}{key}.", whole)
         else:
             yield f"{prefix}{key}", value
 
@@ -134,12 +137,10 @@ def from_tables(source: str, tables: Mapping[str, Any]) -> Layer:
         if key == "datasets" or not isinstance(value, Mapping):
             layer.put(key, value)
             continue
-        for path, leaf in flatten(value, f"{key}."):
+        # A table setting (network.block_ranks) is one value, also where it is empty.
+        whole = [path for path in known if _is_table(known[path].annotation)]
+        for path, leaf in flatten(value, f"{key}.", whole):
             layer.put(path, leaf)
-        for path in known:
-            # An empty table is a value of a table setting (network.block_ranks = {}), and flattens to nothing.
-            if path.startswith(f"{key}.") and value.get(path.partition(".")[2]) == {}:
-                layer.values[path] = {}
     return layer
 
 

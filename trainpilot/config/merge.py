@@ -47,19 +47,21 @@ def resolve(
     *,
     profile: str | None = None,
     file: Path | None = None,
+    tables: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
     direct: Mapping[str, object] | None = None,
 ) -> Resolved:
     """Merge the sources and check the result.
 
-    profile: a name or a .toml path; file: a configuration or a run.toml; environment: where PILOT_SECTION__KEY are
+    profile: a name or a .toml path; file: a configuration or a run.toml; tables: what a dialect read from `file`, where
+    that is another trainer's; environment: where PILOT_SECTION__KEY are
     looked up; overrides: `section.key=value`; direct: dotted path -> value of command-line flags. Raises Problems
     with everything that is wrong, at once.
     """
     notes: list[str] = []
     problems: list[PilotError] = []
-    document = read_toml(file) if file else {}
+    document = dict(tables) if tables is not None else read_toml(file) if file else {}
     settings = from_overrides(overrides)
     for layer in settings:
         profile = layer.values.pop("profile", profile)  # --set profile=P is --profile P
