@@ -56,15 +56,11 @@ def run(job: JobDir, params: Params, progress: Progress, stop: StopFlag) -> str:
     from trainpilot.datasets.doctor.page import page
     from trainpilot.datasets.doctor.report import summary
 
-    shown = ""
+    show = shown_by(progress)
 
     def tell(phase: str, done: int, of: int) -> None:
-        nonlocal shown
         stop.check()
-        if phase != shown:
-            shown = phase
-            progress.phase(phase, of=of)
-        progress.update(done)
+        show(phase, done, of)
         job.state.write(phase, done, of)
 
     report = examined(job.workspace, params, tell)
@@ -72,6 +68,20 @@ def run(job: JobDir, params: Params, progress: Progress, stop: StopFlag) -> str:
     write_json(job.path / REPORT, report.as_dict())
     write_beside(job.path / PAGE, page(report).encode())
     return summary(report)
+
+
+def shown_by(progress: Progress) -> Tell:
+    """What `survey.examine` tells, on a progress bar."""
+    shown = ""
+
+    def tell(phase: str, done: int, of: int) -> None:
+        nonlocal shown
+        if phase != shown:
+            shown = phase
+            progress.phase(phase, of=of)
+        progress.update(done)
+
+    return tell
 
 
 def examined(workspace: Workspace, params: Params, tell: Tell | None = None) -> Report:

@@ -11,6 +11,7 @@ import numpy as np
 from trainpilot.datasets.doctor.measures import MARKS, SMALL, Pixels
 
 Size = tuple[int, int]
+LEAST_BAR = 0.015  # of the side
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Facts:
     def edges(self) -> np.ndarray:
         """`marks` as bool [2, 64, 64]."""
         return np.unpackbits(np.frombuffer(self.marks, np.uint8)).reshape(2, MARKS, MARKS).astype(bool)
+
+    @property
+    def bars(self) -> tuple[int, int, int, int]:
+        """`border` where it is a bar that one sees, else 0."""
+        width, height = self.size
+        least = [max(2.0, LEAST_BAR * length) for length in (width, height, width, height)]
+        left, top, right, bottom = (px if px >= most else 0 for px, most in zip(self.border, least, strict=True))
+        return left, top, right, bottom
 
     @property
     def fine_size(self) -> Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,11 +20,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Fix:
-    """What helps. kind: of `trainpilot dataset fix`, "" where a person must act; arguments: of that command."""
+    """What helps. kind: of `trainpilot dataset fix`, "" where a person must act; options: of that fix; command: another
+    sub-command of `trainpilot dataset`."""
 
     text: str
     kind: str = ""
-    arguments: tuple[str, ...] = ()
+    options: Mapping[str, str | bool] = field(default_factory=dict)
+    command: str = ""
 
 
 @dataclass

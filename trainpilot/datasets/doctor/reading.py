@@ -30,7 +30,7 @@ MOST_PIXELS = MAX_PIXELS  # in memory at once, over all threads: about 600 MB wi
 MAX_THREADS = 8
 CHUNK = 256  # pictures after which facts are remembered
 EDGE_SIDE = 512  # px: borders are looked for on a picture not much larger
-KIND = "doctor/2"  # raise it when facts change their meaning
+KIND = "doctor/1"  # raise it when facts change their meaning
 FAULTS = ("empty", "unknown", "truncated", "corrupt", "bomb", "large", "unreadable")
 _ORIENTATION = 0x0112
 
@@ -133,7 +133,7 @@ def read(path: Path, room: _Room | None = None) -> Facts:
             with open_undecoded(io.BytesIO(data)) as image, (room or _Room(MOST_PIXELS)).taken(_pixels(image)):
                 return _measured(image, known)
     except UNREADABLE as problem:
-        return _at_fault(known, _fault(problem), reason(problem))
+        return _at_fault(known, *_fault(problem, data))
     except MemoryError:
         return _at_fault(known, "bomb", "needs more memory than there is")
 
@@ -146,13 +146,18 @@ def _at_fault(known: Facts, fault: str, problem: str) -> Facts:
     return Facts(fault=fault, problem=problem, sha256=known.sha256, length=known.length)
 
 
-def _fault(problem: BaseException) -> str:
+def _fault(problem: BaseException, data: bytes) -> tuple[str, str]:
+    """The fault, and the same in words."""
     if isinstance(problem, Image.DecompressionBombError):
-        return "bomb"
+        return "bomb", f"declares more than the {MAX_PIXELS:,} pixels that are safe to decode"
     if isinstance(problem, Image.UnidentifiedImageError):
-        return "unknown"
-    text = str(problem).lower()
-    return "truncated" if any(word in text for word in ("truncated", "not enough", "unexpected end")) else "corrupt"
+        return "unknown", reason(problem)
+    # A WebP says how long it is; its decoder only says that it cannot begin.
+    promised = int.from_bytes(data[4:8], "little") + 8 if data[:4] == b"RIFF" else 0
+    if promised > len(data):
+        return "truncated", f"is cut short: {len(data):,} of {promised:,} bytes"
+    cut = any(word in str(problem).lower() for word in ("truncated", "not enough", "unexpected end"))
+    return ("truncated", f"is cut short: {problem}") if cut else ("corrupt", reason(problem))
 
 
 def _measured(image: Image.Image, known: Facts) -> Facts:

@@ -65,9 +65,12 @@ class Report:
     def command(self, judged: Judged) -> str:
         """The one command that helps, or ""."""
         fix = judged.finding.fix
-        if fix is None or not fix.kind:
+        if fix is None or not (fix.kind or fix.command):
             return ""
-        return shlex.join(["trainpilot", "dataset", "fix", str(self.case.root), fix.kind, *fix.arguments])
+        if fix.command:
+            return shlex.join(["trainpilot", "dataset", fix.command, str(self.case.root)])
+        words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fix.options.items()]
+        return shlex.join(["trainpilot", "dataset", "fix", str(self.case.root), fix.kind, *words])
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of schema 1."""
@@ -110,7 +113,7 @@ class Report:
                     "of": one.finding.of,
                     "points": one.points,
                     "fix": {"text": one.finding.fix.text, "kind": one.finding.fix.kind,
-                            "arguments": list(one.finding.fix.arguments), "command": self.command(one)}
+                            "options": dict(one.finding.fix.options), "command": self.command(one)}
                     if one.finding.fix else None,
                 }
                 for one in self.judged

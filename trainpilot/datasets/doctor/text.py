@@ -82,7 +82,7 @@ def _buckets(report: Report) -> Iterator[str]:
     for row in rows[:MOST_BUCKETS]:
         enlarged = f", {row['enlarged']} enlarged" if row["enlarged"] else ""
         yield (
-            f"  {row['width']:>5}x{row['height']:<5} {row['images']:>5} pictures, "
+            f"  {row['width']:>5}x{row['height']:<5} {counted(row['images'], 'picture'):>12}, "
             f"{row['crop_mean']:.0%} cropped on average, {row['crop_most']:.0%} at most{enlarged}"
         )
     if len(rows) > MOST_BUCKETS:

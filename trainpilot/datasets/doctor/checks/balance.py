@@ -22,7 +22,7 @@ def look(case: Case) -> Iterator[Finding]:
     most, least = max(seen.values()), min(seen.values())
     if least and most > MOST * least:
         told = listed([f"{name} {count}" for name, count in sorted(seen.items(), key=lambda item: -item[1])])
-        fix = Fix("choose repeats that make them equal", "balance")
+        fix = Fix("choose repeats that make them equal", command="balance")
         yield Finding(
             f"concepts are seen {most / least:.1f} times as often as others an epoch: {told}", "warning", fix=fix
         )

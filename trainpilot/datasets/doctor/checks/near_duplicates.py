@@ -29,5 +29,5 @@ def look(case: Case) -> Iterator[Finding]:
     found = [[pictures[index].name for index in group] for group in groups(near)]
     count = len(by_second)
     title = f"{count} pictures are versions of others" if count > 1 else "1 picture is a version of another"
-    fix = Fix("keep the largest of each; the others go to the trash, with their captions", "duplicates", ("--near",))
+    fix = Fix("keep the largest of each; the others go to the trash, with their captions", "duplicates", {"near": True})
     yield Finding(title, "warning", list(by_second.values()), len(pictures), fix, found)

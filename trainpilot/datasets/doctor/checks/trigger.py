@@ -27,7 +27,7 @@ def look(case: Case) -> Iterator[Finding]:
         return
     word, of = case.triggers[0], len(case.captioned)
     fix = Fix(f"put it first where it is missing: captions.trigger = {word!r} in the run, or in the files", "trigger",
-              ("--trigger", word))  # fmt: skip
+              {"trigger": word})  # fmt: skip
     missing = [p for p in case.captioned if not positions(p.caption or "", word)]
     yield from about(
         [(p.caption_file or p.name, (p.caption or "")[:80]) for p in missing],
