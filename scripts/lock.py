@@ -84,9 +84,9 @@ def write(lock: Path, head: str, known: dict[str, Metadata]) -> None:
 
 
 def main() -> None:
-    every = resolve(torch_pin(), "-e", f"{ROOT}[train,panel,dev]")
+    every = resolve(torch_pin(), "-e", f"{ROOT}[train,panel,caption,evaluate,dev]")
     write(LOCK, HEAD, every)
-    runs = needed("lora-pilot", frozenset({"train", "panel"}), every) - {"torch"}
+    runs = needed("lora-pilot", frozenset({"train", "panel", "caption", "evaluate"}), every) - {"torch"}
     write(CORE, CORE_HEAD, {name: every[name] for name in runs})
     write(TOOLS.with_suffix(".lock"), TOOLS_HEAD, resolve(*IMAGE_PYTHON, "-r", str(TOOLS)))
 

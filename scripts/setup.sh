@@ -76,7 +76,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "setup: PILOT_TORCH_INDEX=<address of PyTorch's index of CPU builds> avoids that"
         "${install[@]}" "$torch_pin"
     fi
-    "${install[@]}" --editable ".[train,panel,dev]"
+    "${install[@]}" --editable ".[train,panel,caption,evaluate,dev]"
     echo "$wanted" >"$stamp"
 fi
 
