@@ -99,7 +99,7 @@ def texts(root: Path) -> list[str]:
 # --- what holds for every operation -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     captions=st.lists(st.one_of(st.none(), caption), min_size=1, max_size=5),
     layout=st.sampled_from(LAYOUTS),
@@ -131,7 +131,7 @@ def test_no_caption_is_lost_and_undo_restores_every_byte(
             assert state(root) == later
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     captions=st.lists(caption, min_size=2, max_size=6),
     layout=st.sampled_from(LAYOUTS),
