@@ -6,6 +6,8 @@ import argparse
 import importlib
 import shlex
 
+from trainpilot.cli import verbs
+
 FUNCTION = """\
 _{program}() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} verb=${{COMP_WORDS[1]:-}}
@@ -29,12 +31,12 @@ def options(verb: str, module: str) -> list[str]:
 
 
 def completion(program: str) -> str:
-    verbs = importlib.import_module(f"{program}.cli").verbs()
+    known = verbs(importlib.import_module(f"{program}.cli"))
     cases = "\n".join(
         f'    {verb}) COMPREPLY=($(compgen -W {shlex.quote(" ".join(options(verb, module)))} -- "$word")) ;;'
-        for verb, module in verbs.items()
+        for verb, module in known.items()
     )
-    return FUNCTION.format(program=program, verbs=shlex.quote(" ".join(verbs)), cases=cases)
+    return FUNCTION.format(program=program, verbs=shlex.quote(" ".join(known)), cases=cases)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,22 @@ def test_an_old_driver_names_the_variant_to_take(given: str, torch: str, bad: bo
     assert problem is bad and says in text
 
 
+def test_the_shell_completes_both_programs() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "scripts" / "shell" / "completions.py")]
+    environment = os.environ | {"PYTHONPATH": str(root)}  # in the image it is on the path of the environment
+    text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    asked = (
+        f'{text}\n_trainpilot_words() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _$1; '
+        'echo "${COMPREPLY[*]}"; }\n'
+        "_trainpilot_words trainpilot tra; _trainpilot_words controlpilot ser; "
+        "_trainpilot_words trainpilot train --base"
+    )
+    said = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0].split() == ["train"] and set(said[1].split()) == {"serve", "services"}
+    assert "--base-model" in said[2].split()
+
+
 def test_only_public_keys_are_keys() -> None:
     good = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGu me@home"
     command = 'command="id" ' + good
