@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from panel_fixtures import LivePanel
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from run_folders import finished
 
 from controlpilot.idle import FILE, REQUESTS, IdleState
@@ -39,19 +39,22 @@ def test_a_run_that_ends_while_nobody_looks_is_shown_by_the_browser(
     monkeypatch.setattr("controlpilot.views.endings.SETTLE", 0.0)
     tab.add_init_script(RECORD)
     tab.goto("/settings")
-    tab.wait_for_function("document.querySelector('[data-notify]')?.lastElementChild.textContent.startsWith('Show')")
+    expect(tab.locator("[data-notify]")).to_have_text("Show in this browser")
     assert tab.evaluate("window.asked") is None, "nothing is asked for without a click"
     tab.context.grant_permissions(["notifications"])
     with tab.expect_response(lambda answer: "/api/v1/endings" in answer.url):
         tab.click("[data-notify]")
-    assert tab.get_attribute("[data-notify]", "aria-pressed") == "true"
+    expect(tab.locator("[data-notify][aria-pressed=true]")).to_have_text("Turn off in this browser")
     tab.evaluate(HIDE, True)
     finished(live_panel.settings.workspace, "zorp-v3", 20)
     time.sleep(0.05)
     with tab.expect_response(lambda answer: "/api/v1/endings?after" in answer.url):
         tab.evaluate(HIDE, True)
-    tab.wait_for_function("window.shown.length === 1")
-    assert tab.evaluate("window.shown[0][0]") == "zorp-v3 is done"
+    for _ in range(100):
+        if tab.evaluate("window.shown.length"):
+            break
+        tab.wait_for_timeout(50)
+    assert tab.evaluate("window.shown.map(([title]) => title)") == ["zorp-v3 is done"]
     tab.evaluate(HIDE, False)
     finished(live_panel.settings.workspace, "seen", 20)
     with tab.expect_response(lambda answer: "/api/v1/endings?after" in answer.url):

@@ -1,14 +1,15 @@
 // The Dashboard's numbers and lines: the machine's tiles with a trend of up to a day, the loss of the run in progress.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { colour } from "./colour.js";
 import { every, json } from "./live.js";
 
 const machine = document.querySelector("[data-machine]");
 const tiles = [...document.querySelectorAll("[data-tile]")];
 const charts = new Map(); // element -> { plot, data }
+const windows = [...machine.querySelectorAll("[data-window]")];
 let range = 86400;
-
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+let chosen = false;
 
 function bytes(size) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -110,17 +111,29 @@ async function now() {
 
 async function history() {
   const found = await json(`${machine.dataset.history}?seconds=${range}`);
+  if (!chosen) choose(narrowest(found.t[0]));
   for (const tile of tiles) {
     const line = found.lines[tile.dataset.line] ?? found.t.map(() => null);
     show(tile.querySelector("[data-chart]"), [found.t, line], trendOptions(tile));
   }
 }
 
+// Before anybody chooses, the shortest trend that shows everything there is.
+function narrowest(first) {
+  const age = Date.now() / 1000 - (first ?? Date.now() / 1000);
+  return windows.find((button) => Number(button.dataset.window) >= age) ?? windows.at(-1);
+}
+
+function choose(button) {
+  chosen = true;
+  range = Number(button.dataset.window);
+  for (const other of windows) other.setAttribute("aria-pressed", String(other === button));
+}
+
 machine.addEventListener("click", (event) => {
   const button = event.target.closest("[data-window]");
   if (!button) return;
-  range = Number(button.dataset.window);
-  for (const other of machine.querySelectorAll("[data-window]")) other.setAttribute("aria-pressed", String(other === button));
+  choose(button);
   history().catch(() => {}); // the next round of `every` reports what fails
 });
 

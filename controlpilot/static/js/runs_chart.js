@@ -2,6 +2,7 @@
 // The server sends buckets once and then only new ones (`after`); a zoom asks for the steps it shows.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { colour } from "./colour.js";
 import { every, json } from "./live.js";
 
 const root = document.querySelector("[data-run-charts]");
@@ -75,7 +76,6 @@ function lossTable() {
 
 // --- drawing --------------------------------------------------------------------------------------------------------
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const faint = (name, share) => `color-mix(in srgb, ${colour(name)} ${share}%, transparent)`;
 
 function axes(format, room = 56) {
