@@ -218,7 +218,7 @@ class IdleStop:
         if not state.keeps:
             state.quiet_since = self._clock() - (self._steady() - self._sign)
         about = {"schema": 1, **state.model_dump(), "process": Identity.own().as_dict()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.requests.mkdir(parents=True, exist_ok=True)  # ours, so that what others put there can be taken away
         write_json(self.path, about, durable=False)
         return state
 

@@ -21,6 +21,7 @@ from controlpilot.settings import PORT, Settings, bracketed
 from controlpilot.supervisor import Supervisor
 from controlpilot.views.settings import Preferences, preferences
 from controlpilot.watch import SETTLE, End, Watch
+from controlpilot.words import money_text
 from trainpilot.errors import PilotError
 from trainpilot.runs.atomic import read_json
 
@@ -78,10 +79,18 @@ class Lookout:
     def look(self) -> None:
         """One look at everything. Raises OSError where the workspace or the secrets folder cannot be used."""
         set_to = self._preferences()
-        for end in self.watch.look(set_to):
+        for end in self.watch.look(set_to, self._at_rest(set_to)):
             if end.status in ("done", "failed") and (set_to.stop_when_done or self._flagged(end)):
                 self.idle.want(f"run {end.name} {'is done' if end.status == 'done' else 'failed'}")
         self.idle.look(self.life.look(), Wish(set_to.idle_minutes))
+
+    def _at_rest(self, set_to: Preferences) -> str:
+        """What a person should know of a pod at rest that nothing will stop."""
+        choice = self.idle.pod.choice()
+        stops = choice.action != "none" and not choice.ready and (set_to.idle_minutes or set_to.stop_when_done)
+        if stops or self.idle.wanted or set_to.price_per_hour is None:
+            return ""
+        return f"Nothing else runs or waits, and this pod keeps costing {money_text(set_to.price_per_hour)} an hour."
 
     def _work(self) -> None:
         while not self._stop.is_set():

@@ -86,15 +86,19 @@ class Watch:
         self._found = 0  # notices that came from events
         self._memory, self._new = self._read()
 
-    def look(self, set_to: Preferences) -> list[End]:
-        """One look; the runs whose end was seen for the first time. Raises OSError where its memory cannot be kept."""
+    def look(self, set_to: Preferences, at_rest: str = "") -> list[End]:
+        """One look; the runs whose end was seen for the first time. Raises OSError where its memory cannot be kept.
+
+        at_rest: what to add to the end of a run after which nothing runs or waits.
+        """
         before = self._marks()
         jobs = self._runs.now()
         ends = [end for name, job in jobs.items() if (end := self._ended(name, job))]
         first, self._new = self._new, False
         told = [] if first else ends
+        rests = not any(job.live or job.status == "queued" for job in jobs.values())
         for end in told:
-            self._tell_end(end, jobs[end.name], set_to)
+            self._tell_end(end, jobs[end.name], set_to, at_rest if rests else "")
         for name, job in jobs.items():
             if job.live:
                 self._events(name, set_to, quiet=first)
@@ -135,7 +139,7 @@ class Watch:
         self._memory.runs[name] = mark
         return End(name, status)
 
-    def _tell_end(self, end: End, job: Job, set_to: Preferences) -> None:
+    def _tell_end(self, end: End, job: Job, set_to: Preferences, at_rest: str) -> None:
         event: Event = {"done": "done", "stopped": "stopped"}.get(end.status, "failed")  # type: ignore[assignment]
         if event not in set_to.tell_when:
             return
@@ -146,6 +150,7 @@ class Watch:
             _progress(row),
             _cost(_seconds_at_work(path, job), set_to.price_per_hour),
             _because(end.status, job.reason),
+            at_rest,
             self._link(f"/runs/{end.name}"),
         ]
         title = f"{row.title or end.name} {words[end.status]}"

@@ -59,7 +59,7 @@ def _idle_choices(present: int | None) -> list[tuple[int, str]]:
 def money() -> Response:
     """Price, idle minutes and the switch; what notifications are sent for stays."""
     form = request.form
-    given = {
+    given: dict[str, object] = {
         "price_per_hour": form.get("price_per_hour", "").strip().replace(",", ".") or None,
         "idle_minutes": form.get("idle_minutes") or None,
         "stop_when_done": "stop_when_done" in form,

@@ -46,6 +46,6 @@ def endings(workspace: Workspace, after: float | None) -> Endings:
         job = Job.read(workspace.outputs / row.name)
         if job is None or job.status != row.status or job.exit_code == ExitCode.PREEMPTED:
             continue
-        about = {"status": row.status, "reason": row.reason[:300], "ended": ended}
-        found.append(Ending(name=row.name, title=row.title or row.name, **about))
+        title, reason = row.title or row.name, row.reason[:300]
+        found.append(Ending(name=row.name, title=title, status=row.status, reason=reason, ended=ended))
     return Endings(until=until, runs=sorted(found, key=lambda one: one.ended)[-MOST:])

@@ -122,6 +122,24 @@ def test_an_end_is_told_with_its_result_its_time_its_cost_and_a_link(place) -> N
     assert "took 1 h, cost $3.60 at $3.60 an hour" in text
 
 
+def test_the_last_run_says_what_the_pod_costs_from_then_on(place) -> None:
+    watch = place.watch()
+    watch.look(ALL)
+    made.new(place.workspace, "next", 20).queue()
+    made.finished(place.workspace, "first", 20)
+    watch.look(ALL, "it costs on")
+    place.clock.now += 10
+    assert watch.look(ALL, "it costs on") == [End("first", "done")]
+    made.new(place.workspace, "x", 20)
+    (place.workspace.outputs / "next").rename(place.workspace.root / "next")
+    made.finished(place.workspace, "last", 20)
+    watch.look(ALL, "it costs on")
+    place.clock.now += 10
+    assert watch.look(ALL, "it costs on") == [End("last", "done")]
+    texts = {one["title"]: one["text"] for one in place.outbox().waiting()}
+    assert "it costs on" in texts["last is done"] and "it costs on" not in texts["first is done"]
+
+
 def test_nothing_of_the_past_is_told_at_first_and_nothing_twice_after_a_restart(place) -> None:
     made.finished(place.workspace, "old", 20)
     assert place.looked(place.watch()) == [] and place.titles() == []
