@@ -134,9 +134,19 @@ class RunDir(TaskDir):
         return path
 
     def show_checkpoint(self, lora: Path) -> None:
-        """Link the LoRA file of the newest checkpoint under the name that guide 001 resumes from."""
-        if self._shown_in is not None:
-            self._link(self._shown_in / f"{self.name}_checkpoint.safetensors", lora)
+        """Link the newest checkpoint's LoRA under the name that guide 001 resumes from.
+
+        A folder that was asked for also gets the checkpoints, as guide 002 has them: checkpoint-500 and so on.
+        """
+        folder = self._shown_in
+        if folder is None:
+            return
+        self._link(folder / f"{self.name}_checkpoint.safetensors", lora)
+        if self.config.saving.links:
+            for gone in folder.glob("checkpoint-*"):
+                if gone.is_symlink() and not gone.exists():
+                    gone.unlink(missing_ok=True)
+            self._link(folder / f"checkpoint-{int(lora.parent.name.removeprefix('step-'))}", lora.parent)
 
     @property
     def _shown_in(self) -> Path | None:
