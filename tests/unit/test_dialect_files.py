@@ -21,6 +21,10 @@ FILES = [*sorted(path for path in FOLDER.glob("*/*") if path.name not in NAMED),
 PLACES = (
     "optimizer_args",
     "sample_prompts",
+    "sample.prompts",
+    "sample.samples",
+    "train.optimizer_params",
+    "type",
     "train_data_dir",
     "reg_data_dir",
     "dataset_config",
@@ -89,8 +93,9 @@ def test_theirs_to_ours_to_theirs_keeps_every_mapped_key(path: Path) -> None:
 
 
 def alike(value: object) -> object:
-    """Names of optimizers and the like are taken in any case."""
-    return value.lower() if isinstance(value, str) else value
+    """Names of optimizers are taken in any case, and number formats have two names."""
+    formats = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+    return formats.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 
 def settings_of(config: RunConfig, paths: set[str]) -> dict[str, object]:

@@ -30,6 +30,7 @@ KINDS = {
     "list": "a list",
     "size": "a size such as 1024 or 1024,768",
     "table": "a table",
+    "any": "anything",
 }
 _NO_DEFAULT: Any = None
 
@@ -87,6 +88,8 @@ class WrongKindError(ValueError):
 
 def coerce(key: Key, value: Any) -> Any:
     """A value as its key's kind, texts that hold numbers included. "" of a number and null are None (absent)."""
+    if key.kind == "any":
+        return value
     if value is None or (value == "" and key.kind not in ("str", "word", "list")):
         return None
     if key.kind in ("str", "word"):
@@ -181,6 +184,12 @@ WAYS: dict[str, Way] = {
     "empty_is_none": Way(lambda value: value or None, lambda value: value or None),
     # sd-scripts divides by these, so 0 is left out.
     "count": Way(same, lambda value: value or None),
+    "at_least_1": Way(lambda value: max(1, value), same),
+    "dtype": choices(
+        {"fp16": "fp16", "float16": "fp16", "bf16": "bf16", "bfloat16": "bf16", "fp32": "fp32", "float32": "fp32"}
+    ),
+    "save_format": choices({"diffusers": True, "safetensors": False}),
+    "v_pred": choices({True: "v_prediction", False: "epsilon"}),
     "extension": Way(lambda value: value if value.startswith(".") else f".{value}", same),
     "not": Way(lambda value: not value, lambda value: not value),
 }

@@ -11,12 +11,12 @@ from typing import Any
 
 from trainpilot.config.describe import both, settings
 from trainpilot.config.schema import Dataset, RunConfig
+from trainpilot.dialects import _draft
 from trainpilot.dialects._account import Item, Writing
 from trainpilot.dialects._keys import WAYS
 from trainpilot.dialects.sd_scripts import data, optimizers
-from trainpilot.dialects.sd_scripts.arguments import FLOW, SCRIPTS, argument_keys, family_named, subset_keys
+from trainpilot.dialects.sd_scripts.arguments import FLOW, SCRIPTS, argument_keys, subset_keys
 from trainpilot.dialects.sd_scripts.reading import DEAD_ON_FLOW, MODULES, SAMPLERS
-from trainpilot.errors import PilotError
 from trainpilot.families.card import card
 
 LARGEST_SEED = 2**32 - 1  # sd-scripts seeds numpy with it
@@ -33,49 +33,16 @@ _NO_SUCH = {
 }
 
 
-class Draft:
-    """Arguments that are being collected, and what becomes of each setting."""
+class Draft(_draft.Draft):
+    """Arguments that are being collected; the entries of network_args are kept apart."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
-        self.values: dict[str, Any] = {}
+        super().__init__(config, MODULES)
         self.network: dict[str, Any] = {}
-        self.writing = Writing()
-        self.done: set[str] = set()
-        self.family = config.model.family
-
-    def put(self, path: str, how: str = "", /, **arguments: Any) -> None:
-        """Write arguments for one setting; None leaves an argument out. how: why it does not read back the same."""
-        self.values |= {name: value for name, value in arguments.items() if value is not None}
-        self.done.add(path)
-        item = Item(path, self.get(path), {k: v for k, v in arguments.items() if v is not None}, how)
-        (self.writing.approximated if how else self.writing.mapped).append(item)
-
-    def refuse(self, path: str, why: str) -> None:
-        self.done.add(path)
-        self.writing.refused.append(Item(path, self.get(path), {}, why))
-
-    def idle(self, path: str, why: str) -> None:
-        self.done.add(path)
-        self.writing.idle.append(Item(path, self.get(path), {}, why))
-
-    def get(self, path: str) -> Any:
-        section: Any = self.config
-        for key in path.split("."):
-            section = getattr(section, key)
-        return section
 
 
 def draft(config: RunConfig) -> Draft:
     """The arguments of a configuration whose model family is known. PilotError where sd-scripts cannot train it."""
-    if config.model.family == "auto":
-        remedy = "Export a run, or set model.family; `trainpilot export` finds it out from the base model."
-        raise PilotError("model.family", "auto", ", ".join(MODULES), remedy)
-    family_named(config.model.family, "model.family")
-    if config.model.family not in MODULES:
-        raise PilotError(
-            "model.family", config.model.family, ", ".join(MODULES), "sd-scripts has no script for it here."
-        )
     out = Draft(config)
     _model(out)
     _network(out)
@@ -88,7 +55,7 @@ def draft(config: RunConfig) -> Draft:
     _samples(out)
     _records(out)
     _table(out)
-    _left(out)
+    out.left("sd-scripts has no such argument", _NO_SUCH)
     return out
 
 
@@ -426,15 +393,6 @@ def _move(row: Writing, out: Draft, index: int) -> None:
 def _text_size(size: Any) -> str:
     width, height = both(size)
     return str(width) if width == height else f"{width},{height}"
-
-
-def _left(out: Draft) -> None:
-    """Settings nothing has written: refused, where they say something of their own."""
-    for path, info in settings().items():
-        if path in out.done or path in ("datasets", "profile"):
-            continue
-        if out.get(path) != info.get_default(call_default_factory=True):
-            out.refuse(path, _NO_SUCH.get(path, "sd-scripts has no such argument"))
 
 
 def script(family: str) -> str:
