@@ -97,10 +97,20 @@ def test_every_metric_says_what_people_have_to_know() -> None:
 def test_likeness_is_0_for_the_base_and_about_1_for_the_subject(bench: Bench) -> None:
     base, own = value("likeness_clip", scene, bench), value("likeness_clip", character, bench)
     assert base.mean == pytest.approx(0, abs=1e-5)
-    assert own.mean > 0.5 and own.low > base.high
-    # Another known shape in the subject's place is no likeness.
-    star = value("likeness_clip", lambda asked, seed: scene(asked, seed, "square"), bench)
-    assert star.mean < own.mean / 2
+    assert own.mean > 0.6 and own.low > base.high
+
+    def noise(asked: Asked, seed: int) -> Image.Image:
+        rng = np.random.default_rng(100 * asked.number + seed)
+        return Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+    def half(asked: Asked, seed: int) -> Image.Image:
+        return Image.blend(scene(asked, seed), character(asked, seed), 0.5)
+
+    # Other known shapes in the subject's place are no likeness, and what nobody knows is none either.
+    for shape in ("square", "ring", "cross"):
+        assert value("likeness_clip", lambda asked, seed, shape=shape: scene(asked, seed, shape), bench).high < own.low
+    assert value("likeness_clip", noise, bench).high < 0
+    assert 0 < value("likeness_clip", half, bench).mean < own.mean
 
 
 def test_flexibility_falls_where_prompts_no_longer_steer(bench: Bench) -> None:
@@ -223,4 +233,4 @@ def test_a_dino_or_face_model_on_disk_is_used(kind: str, bench: Bench, tmp_path:
     def trained(asked: Asked, seed: int) -> Image.Image:
         return own.dataset[(asked.number * len(SEEDS) + seed) % len(own.dataset)].image
 
-    assert value(f"likeness_{kind}", trained, own).mean == pytest.approx(1, abs=1e-3)
+    assert value(f"likeness_{kind}", trained, own).mean >= 1 - 1e-3

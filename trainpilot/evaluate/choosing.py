@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trainpilot.evaluate.interval import Estimate, Reading, difference, estimate
 
 RESAMPLES = 2000
-LEAST_LIKENESS = 0.1  # of the way from the base to the dataset: below it, nothing has been learned
+LEAST_LIKENESS = 0.1  # 0 is the base, 1 the dataset: below it, nothing has been learned
 Verdict = Literal["clear", "close", "none", "nothing learned"]
 
 
@@ -158,7 +158,7 @@ def _verdict(best: Scored, scored: Sequence[Scored], likeness: str) -> Verdict:
 def _reason(choice: Choice, flexibility: str) -> str:
     best, cell = choice.best, choice.best.cell
     facts = (
-        f"likeness {cell.mean(choice.likeness_by):.2f} of the way to the dataset, "
+        f"likeness {cell.mean(choice.likeness_by):.2f} (1 is the dataset), "
         f"{100 * cell.mean(flexibility):.0f}% of the base's flexibility"
     )
     if choice.verdict == "nothing learned":

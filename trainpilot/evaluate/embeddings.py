@@ -1,7 +1,7 @@
 """What metrics see a picture with: CLIP, DINOv2, or a model for faces, found on disk or in the Hub's cache.
 
-An embedder turns pictures (and for CLIP, texts) into unit vectors, in fp32. A model that is nowhere on disk is fetched
-from the Hub only where the protocol allows it; what is missing is told with its reason, and its metrics are left out.
+An embedder turns pictures, their parts, and for CLIP texts into unit vectors, in fp32. A CLIP that is nowhere on disk
+is fetched from the Hub where that is allowed; what is missing is told with its reason, and its metrics are left out.
 Weights are safetensors, and no repository's own code is run.
 """
 
@@ -65,6 +65,20 @@ class Embedder:
         else:
             found = self.model(pixel_values=values)
         return _unit(_pooled(found))
+
+    @torch.no_grad()
+    def parts(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """[n, patches, width] unit vectors of a picture's parts: the patches of a vision transformer, one layer before
+        its last, where they still say what is at their place. Not remembered: they are many."""
+        tower = self.model.vision_model if self.kind == "clip" else self.model
+        first = 1 + int(getattr(tower.config, "num_register_tokens", 0))  # what comes before is not a place
+        found = []
+        for start in range(0, len(images), BATCH):
+            part = [image.convert("RGB") for image in images[start : start + BATCH]]
+            values = self.processor(images=part, return_tensors="pt")["pixel_values"].to(self.device)
+            states = tower(pixel_values=values, output_hidden_states=True).hidden_states
+            found.append(_unit(states[-2][:, first:]))
+        return np.concatenate(found)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Vectors:

@@ -8,9 +8,10 @@ from trainpilot.evaluate.metrics._vectors import likeness
 ABOUT = About(
     name="likeness_dino",
     label="Likeness (DINOv2)",
-    says="How far the pictures of the likeness prompts are on the way from the base's pictures to the dataset's",
+    says="How alike pictures of the likeness prompts are to the dataset, part by part, both ways: nothing strange in "
+    "them, nothing missing",
     low="0: as the base paints the class",
-    high="1: as the dataset's pictures are on average",
+    high="1: as the dataset's pictures are to one another; a copy has more",
     better="higher",
     model="DINOv2",
     cost="a pass of the model a picture",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from trainpilot.evaluate.metrics import About, Bench, Measured, Picture
-from trainpilot.evaluate.metrics._vectors import likeness
+from trainpilot.evaluate.metrics._vectors import identity
 
 ABOUT = About(
     name="likeness_face",
     label="Likeness (face)",
-    says="The same way from base to dataset, as a model trained to tell faces apart sees it",
+    says="Mean cosine with the dataset's pictures, as a model trained to tell faces apart sees them",
     low="0: the faces that the base paints",
-    high="1: the dataset's face",
+    high="1: as the dataset's pictures are to one another",
     better="higher",
     model="a face embedder in models/face-embedding (transformers layout, safetensors)",
     cost="a pass of the model a picture",
@@ -20,4 +20,4 @@ ABOUT = About(
 
 
 def measure(pictures: list[Picture], bench: Bench) -> Measured:
-    return likeness("face", pictures, bench)
+    return identity("face", pictures, bench)
