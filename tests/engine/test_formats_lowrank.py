@@ -19,7 +19,12 @@ from trainpilot.formats.combine import combine
 from trainpilot.formats.lowrank import Limit
 from trainpilot.formats.resize import resize
 from trainpilot.formats.state import DOWN, UP, AdapterState, ModuleWeights
+from trainpilot.models.detect import detect
+from trainpilot.runs.events import history
+from trainpilot.runs.jobdir import JobDir
+from trainpilot.workspace import Workspace
 
+TINY = Path(__file__).resolve().parents[2] / "workspace-template" / "models" / "pilot-tiny"
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0."
 SD15 = {
     "denoiser": {
@@ -203,3 +208,28 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["target"]["ranks"] == [3] and 0 < told["relative_error"] < 1
     assert (tmp_path / "ab-r3.safetensors").is_file()
     assert main(["merge", f"{a}:0.5", "--out", str(tmp_path / "c.safetensors")]) == 2
+
+
+def test_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the panel starts: into one file, and into a base; never over a file that is there."""
+    monkeypatch.setenv("PILOT_LOCKS", str(tmp_path / "locks"))
+    place = Workspace(tmp_path / "workspace")
+    place.loras.mkdir(parents=True)
+    for name in "ab":
+        saved(place.loras / f"{name}.safetensors", state(SD15, seed=ord(name)))
+    parts = [{"lora": "a.safetensors", "strength": 0.5}, {"lora": str(place.loras / "b.safetensors")}]
+    job = JobDir.create(place, "merge", {"loras": parts, "name": "ab", "rank": 3})
+    assert job.title == "a + b into ab" and job.resource == "cpu"
+    assert main(["run", str(job.path)]) == 0
+    (event,) = [event for event in history(job.path / "events.jsonl") if event["kind"] == "merged"]
+    assert event["file"] == str(place.loras / "ab.safetensors") and 0 < event["relative_error"] < 1
+    again = JobDir.create(place, "merge", {"loras": parts, "name": "ab"})
+    assert main(["run", str(again.path)]) == 2 and "exists already" in (again.job.reason if again.job else "")
+    (place.models / "tiny").symlink_to(TINY)
+    shapes = {"denoiser": {n: s for n, s in detect(TINY).shapes["denoiser"].items() if n.endswith("to_q")}}
+    own = saved(place.loras / "own.safetensors", state(shapes))
+    into = JobDir.create(place, "merge", {"loras": [{"lora": str(own)}], "base": "tiny", "name": "tiny-own"})
+    assert main(["run", str(into.path)]) == 0 and detect(place.models / "tiny-own").family == "sd15"
+    for wrong in ({"name": "../x"}, {"name": "x", "base": "tiny", "rank": 3}, {"name": "x", "loras": parts[:1]}):
+        with pytest.raises(PilotError):
+            JobDir.create(place, "merge", {"loras": parts, **wrong})

@@ -9,11 +9,10 @@ import torch
 
 from trainpilot.errors import PilotError
 from trainpilot.formats import kohya, load, peft
+from trainpilot.formats.derived import OF_THE_FILE, free
 from trainpilot.formats.identify import Identified, Naming, identify
 from trainpilot.formats.storage import DTYPES
 
-# What describes the bytes or the naming of the old file, and is made anew for the new one.
-_NOT_KEPT = ("sshs_model_hash", "sshs_legacy_hash", "format", kohya.PARTS_KEY, peft.CONFIG_KEY)
 _HEADER = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -39,13 +38,12 @@ def convert(
     if target is None:
         stem = source.stem.removesuffix(".diffusers").removesuffix(".kohya")
         target = source.with_name(f"{stem}.{'diffusers' if naming == 'peft' else 'kohya'}.safetensors")
-    if target.exists():
-        raise PilotError(target, "exists already", "a new file", "Name another one with --out, or move this one away.")
+    free(target)
     if dtype and dtype not in DTYPES:
         raise PilotError("--dtype", dtype, ", ".join(DTYPES), "Choose one of these.")
     content = load.read(source, family)
     chosen = DTYPES[dtype] if dtype else _HEADER.get(found.dtype, torch.float32)
-    metadata = {key: value for key, value in content.metadata.items() if key not in _NOT_KEPT}
+    metadata = {key: value for key, value in content.metadata.items() if key not in OF_THE_FILE}
     write = peft.write if naming == "peft" else kohya.write
     notes = write(target, content.family, content.state, metadata, chosen)
     return Conversion(found, identify(target), notes)

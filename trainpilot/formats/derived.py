@@ -1,4 +1,4 @@
-"""LoRA files that were computed from others: what they have in common. Used by merging, resizing and extracting.
+"""LoRA files computed from others: what they have in common. Used by merging, resizing, extracting and `convert`.
 
 Every result is written beside, read back, and compared with what it should be, so that the error that is told is that
 of the file and holds its rounding too.
@@ -24,7 +24,10 @@ from trainpilot.formats.storage import DTYPES
 Exact = dict[str, dict[str, Product]]  # component -> module -> the change it should make
 _HEADER = {"f64": torch.float32, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # What describes the bytes or the naming of the old file, and is made anew for the new one.
-OF_THE_FILE = ("sshs_model_hash", "sshs_legacy_hash", "format", kohya.PARTS_KEY, peft.CONFIG_KEY)
+OF_THE_FILE = (
+    *("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "format"),
+    *(kohya.PARTS_KEY, peft.CONFIG_KEY),
+)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def into_base(
     where a LoRA does not fit the base or `target` exists, RunFailed where the disk is too small.
     """
     free(target)
+    if base.path.is_file():
+        free(target.with_suffix(".parts"))
     if base.path.is_file() and target.suffix != ".safetensors":
         raise PilotError("--out", target, "a .safetensors file, as the base is one", "Name the file to write.")
     wanted = _wanted(base, loras)
@@ -109,8 +111,8 @@ def into_base(
                 place = _place(file.path, base, beside, main, parts)
                 _write(file, place, wanted, record, result, done, check)
         _copy_rest(base.path if base.path.is_dir() else beside, main if base.path.is_dir() else parts, result, check)
-        if parts.exists() and beside is not None:
-            free(target.with_suffix(".parts"))
+        free(target)  # once more: a base takes minutes, and a rename would replace what has come meanwhile
+        if parts.exists():
             parts.rename(target.with_suffix(".parts"))
         main.rename(target)
         sync_folder(target.parent)
