@@ -55,6 +55,8 @@ def test_six_steps_by_plain_forms_lead_to_a_queued_run(place):
     assert "trainpilot train --profile quick_test" in review and "datasets.0.captions.trigger=zorp" in html.unescape(
         review
     )
+    last = client.get(f"{draft}?step=6").text
+    assert 'data-state="ready"' in last and "Not complete" not in last
     answer = client.post(draft, data={"step": "6", "go": "start"})
     assert answer.headers["Location"] == "/train/started/first"
     assert "in the queue" in client.get("/train/started/first").text
