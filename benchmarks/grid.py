@@ -3,12 +3,13 @@
 6 checkpoints x 6 strengths x 4 prompts x 2 seeds on pilot-tiny: 288 pictures. The bare loop loads the pipeline once and
 each checkpoint once, sets its strength, and paints one picture after the other, as the guides' scripts do; it writes
 PNGs. The grid goes the way of `trainpilot grid`, album, sheets and all, with an empty cache. Both load their base in
-the measured time, on one thread, in turn. Pictures are compared, so that both have really painted the same.
+the measured time, on one thread, in turn. Pictures are compared, so that both have really painted the same. The headline
+is processor time, since the clock also counts whatever else the machine does; both are shown.
 
 Then the same grid again (all of it is there), with a seventh strength (that column alone is painted), and in a process
 that is killed with SIGKILL in the middle and started again: it must paint each missing picture once and no other.
 
-    python benchmarks/grid.py [--steps 4] [--small] [--write]
+    python benchmarks/grid.py [--steps 4] [--checkpoints 6] [--prompts 4] [--write]
 """
 
 from __future__ import annotations
@@ -87,26 +88,38 @@ def grid(loras: Sequence[Path], strengths: Sequence[float], prompts: Sequence[st
     )
 
 
-def ours(wanted: Grid, root: Path) -> tuple[float, int, dict[tuple[object, ...], Path]]:
+def clocks() -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    now = clocks()
+    return now[0] - began[0], now[1] - began[1]
+
+
+def ours(wanted: Grid, root: Path) -> tuple[tuple[float, float], int, dict[tuple[object, ...], Path]]:
     """(seconds, pictures painted, the files by lora, strength, prompt and seed) of a grid, as the job makes it."""
-    began = time.perf_counter()
+    began = clocks()
     base, device = detect(BASE), choose_device()
     easel = Easel(base, device)
     painter = Painter(easel, Album(Workspace(root), base, easel.settings, int), int)
     grids.paint(wanted, painter, root / "grid")
-    seconds = time.perf_counter() - began
+    seconds = since(began)
     places = [place for _, rows in wanted.sheets() for row in rows for place in row]
     files = painter.paint([wanted.order(place) for place in places])
-    keys = [tuple(place[axis].value for axis in ("lora", "strength", "prompt", "seed")) for place in places]  # type: ignore[index]
+    keys = [tuple(place[axis].value for axis in ("lora", "strength", "prompt", "seed")) for place in places]
     return seconds, painter.painted, dict(zip(keys, files, strict=True))
 
 
-def bare(loras: Sequence[Path], prompts: Sequence[str], steps: int, folder: Path) -> tuple[float, dict[object, Path]]:
+def bare(
+    loras: Sequence[Path], prompts: Sequence[str], steps: int, folder: Path
+) -> tuple[tuple[float, float], dict[object, Path]]:
     """(seconds, the files) of a plain loop over a diffusers pipeline."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     folder.mkdir()
-    began = time.perf_counter()
+    began = clocks()
     pipe = StableDiffusionPipeline.from_pretrained(
         BASE, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     )
@@ -130,7 +143,7 @@ def bare(loras: Sequence[Path], prompts: Sequence[str], steps: int, folder: Path
                 image.save(path)
                 found[lora, strength, prompt, seed] = path
         pipe.unload_lora_weights()
-    return time.perf_counter() - began, found
+    return since(began), found
 
 
 def apart(one: Path, other: Path) -> int:
@@ -157,10 +170,10 @@ def killed(root: Path, loras: Sequence[Path], prompts: Sequence[str], steps: int
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4, help="steps of the sampler (default 4)")
-    parser.add_argument("--small", action="store_true", help="2 checkpoints and 1 prompt: 24 pictures")
+    parser.add_argument("--checkpoints", type=int, default=6, metavar="N", help="so many checkpoints (default 6)")
     parser.add_argument("--write", action="store_true", help="write results/grid_cpu.json")
     parser.add_argument("--paint", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help=argparse.SUPPRESS)
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), metavar="N", help="so many prompts (default 4)")
     parser.add_argument("loras", nargs="*", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ.setdefault("PILOT_DEVICE", "cpu")
@@ -168,10 +181,10 @@ def main() -> int:
     if given.paint:
         ours(grid(given.loras, STRENGTHS, PROMPTS[: given.prompts], given.steps), given.paint)
         return 0
-    prompts = PROMPTS[:1] if given.small else PROMPTS
+    prompts = PROMPTS[: given.prompts]
     with tempfile.TemporaryDirectory(prefix="grid-") as folder:
         root = Path(folder)
-        loras = write_loras(root, 2 if given.small else 6)
+        loras = write_loras(root, given.checkpoints)
         whole = grid(loras, STRENGTHS, prompts, given.steps)
         bare_seconds, theirs = bare(loras, prompts, given.steps, root / "bare")
         our_seconds, painted, files = ours(whole, root / "ours")
@@ -180,10 +193,20 @@ def main() -> int:
         of, kept, resumed = killed(root / "killed", loras, prompts, given.steps)
         worst = max(apart(files[key], path) for key, path in theirs.items())  # type: ignore[index]
     rows: list[dict[str, object]] = [
-        {"what": "bare diffusers loop", "pictures": len(theirs), "seconds": bare_seconds},
-        {"what": "grid, nothing there", "pictures": painted, "seconds": our_seconds},
-        {"what": "the same again", "pictures": again, "seconds": again_seconds},
-        {"what": "a seventh strength", "pictures": column, "seconds": column_seconds},
+        {
+            "what": "bare diffusers loop",
+            "pictures": len(theirs),
+            "seconds": bare_seconds[0],
+            "processor_s": bare_seconds[1],
+        },
+        {"what": "grid, nothing there", "pictures": painted, "seconds": our_seconds[0], "processor_s": our_seconds[1]},
+        {"what": "the same again", "pictures": again, "seconds": again_seconds[0], "processor_s": again_seconds[1]},
+        {
+            "what": "a seventh strength",
+            "pictures": column,
+            "seconds": column_seconds[0],
+            "processor_s": column_seconds[1],
+        },
         {"what": f"killed with {kept} of {of} there, started again", "pictures": resumed, "seconds": None},
     ]
     figures = [
@@ -191,7 +214,8 @@ def main() -> int:
         Figure("grid_again_painted", again, "pictures", "<=", 0),
         Figure("grid_column_painted_beyond_itself", column - whole.count // len(STRENGTHS), "pictures", "<=", 0),
         Figure("grid_painted_twice_after_a_kill", kept + resumed - of, "pictures", "<=", 0),
-        Figure("grid_time", our_seconds / bare_seconds, "x_of_bare_diffusers", "<=", 1.1),
+        Figure("grid_clock", our_seconds[0] / bare_seconds[0], "x_of_bare_diffusers"),
+        Figure("grid_time", our_seconds[1] / bare_seconds[1], "x_of_bare_diffusers", "<=", 1.1),
     ]
     out = RESULTS / "grid_cpu.json" if given.write else None
     return finish("grid", figures, rows, out=out, load=os.getloadavg(), steps=given.steps)

@@ -12,6 +12,7 @@ from trainpilot.engine import sampler
 from trainpilot.engine.recorder import Recorder
 from trainpilot.engine.setup import Phases, Prepared
 from trainpilot.evaluate import report, strengths
+from trainpilot.jobs import evaluate
 from trainpilot.models.safetensors_header import read_header
 from trainpilot.runs.rundir import RunDir
 
@@ -76,6 +77,7 @@ class Pictures:
             seconds=round(time.monotonic() - began, 3),
         )
         self.recorder.progress.say(f"report: {page}")
+        self.phases.say(evaluate.after(self.run))
 
     def _pairs(self) -> list[sampler.Pair]:
         """Every prompt's conditioning: what was encoded before training, or now where text encoders are trained."""
