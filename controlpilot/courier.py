@@ -9,12 +9,12 @@ it speaks to the network with secrets too, and must not end with the panel.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlpilot.hub_tokens import HubTokens
-from controlpilot.lookout import Lookout
 from trainpilot.errors import PilotError
 from trainpilot.runs.job import Job, explain
 from trainpilot.runs.jobdir import jobdirs, resource_of
@@ -25,11 +25,14 @@ from trainpilot.runs.secrets import DESCRIPTOR, hand, without_tokens
 from trainpilot.runs.trainer_process import NETWORK, TrainerProcess
 from trainpilot.workspace import Workspace
 
+if TYPE_CHECKING:
+    from controlpilot.lookout import Lookout
+
 AT_ONCE = 2  # jobs; more would only share the same line
 
 
 class Courier(Keeper):
-    """The courier of a workspace. secrets: the folder of the saved tokens."""
+    """The courier of a workspace. secrets: the folder of the saved tokens; lookout: makes the one that it keeps."""
 
     name = "courier"
 
@@ -41,10 +44,11 @@ class Courier(Keeper):
         command: Callable[[Path], list[str]] = trainer_command,
         rules: Rules | None = None,
         tell: Callable[[str], None] = print,
-        lookout: Lookout | None = None,
+        lookout: Callable[[], Lookout] | None = None,
     ) -> None:
         super().__init__(workspace, command, rules or Rules(), tell)
-        self.lookout = lookout
+        self._make_lookout = lookout
+        self.lookout: Lookout | None = None
         self.tokens = HubTokens(secrets)
         self._resources: dict[Path, str | None] = {}
 
@@ -57,10 +61,16 @@ class Courier(Keeper):
                 self.lookout.stop()
 
     def tick(self) -> None:
-        """One look at everything; the first one also starts the lookout, now that no other courier has one."""
-        if self.lookout is not None:
-            self.lookout.start()
+        """One look at everything; after the first one the lookout starts, now that no other courier has one."""
         super().tick()
+        make, self._make_lookout = self._make_lookout, None
+        if make is not None:
+            threading.Thread(target=self._keep_lookout, args=(make,), name="start of the lookout", daemon=True).start()
+
+    def _keep_lookout(self, make: Callable[[], Lookout]) -> None:
+        """Beside the jobs, which need not wait for what it loads."""
+        self.lookout = make()
+        self.lookout.start()
 
     def _look(self) -> list[Path]:
         return [path for path in jobdirs(self.workspace) if self._resource(path) == "net"]

@@ -69,11 +69,11 @@ class Lookout:
             thread.start()
 
     def stop(self) -> None:
-        """End both; what is being sent or stopped is left to its own time-out."""
+        """End both. What is being sent at this moment is cut off with the process, and sent again by the next one."""
         self._stop.set()
         self.outbox.filled.set()
         for thread in self._threads:
-            thread.join(timeout=1.0)
+            thread.join(timeout=0.2)
         self._threads = []
 
     def look(self) -> None:

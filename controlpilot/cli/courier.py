@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlpilot.lookout import Lookout
 
 HELP = "Run downloads and other network jobs, send notifications, stop an idle pod"
 EXAMPLE = "controlpilot courier"
@@ -20,7 +24,6 @@ def run(args: argparse.Namespace) -> int:
     import os
 
     from controlpilot.courier import Courier
-    from controlpilot.lookout import Lookout
     from controlpilot.settings import Settings
 
     environ = dict(os.environ)
@@ -32,6 +35,11 @@ def run(args: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         print(json.dumps({"courier": text}) if args.json else text, flush=True)
 
+    def lookout() -> Lookout:
+        from controlpilot.lookout import Lookout  # most of what the courier loads; downloads do not wait for it
+
+        return Lookout(settings, tell)
+
     # One that ends by itself was started for its downloads; who looks out stays.
-    lookout = None if args.until_idle else Lookout(settings, tell)
-    return Courier(settings.workspace, settings.secrets, tell=tell, lookout=lookout).run(until_idle=args.until_idle)
+    makes = None if args.until_idle else lookout
+    return Courier(settings.workspace, settings.secrets, tell=tell, lookout=makes).run(until_idle=args.until_idle)

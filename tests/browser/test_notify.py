@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from run_folders import finished
 
 from controlpilot.idle import FILE, REQUESTS, IdleState
+from tests.browser.test_look import violations
 from trainpilot.runs.process import Identity
 
 # What the window would show, written down; the page is told that it is in the background, which no headless window is.
@@ -24,6 +25,8 @@ window.Notification = class { constructor(title, more) { window.shown.push([titl
 """
 HIDE = """(hidden) => { Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
   document.dispatchEvent(new Event("visibilitychange")); }"""
+
+WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def says(live_panel: LivePanel, **state: Any) -> None:
@@ -71,6 +74,12 @@ def test_a_countdown_appears_on_an_open_page_and_is_cancelled_there(tab: Page, l
     says(live_panel, phase="countdown", why="nothing was going on for 30 min", at=time.time() + 100)
     tab.wait_for_selector("text=This pod is stopped soon", timeout=20_000)
     assert tab.inner_text("#pod [role=timer]").startswith("in 1 min")
+    tab.goto("/settings")
+    tab.click("summary:has-text('Change it')")
+    for scheme, width in (("light", 1440), ("dark", 390)):
+        tab.emulate_media(color_scheme=scheme)
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert violations(tab, "light") == [] and tab.evaluate(WIDER) <= 0, (scheme, width)
     tab.click("#pod >> text=Keep it on")
     tab.wait_for_selector("#pod >> text=The pod stays on.")
     assert (live_panel.settings.workspace.jobs / REQUESTS / "stay").is_file()
