@@ -101,8 +101,9 @@ def test_a_package_holds_all_that_belongs_to_it_and_nothing_of_the_machine(place
         *("hashes.txt", "samples/step-00000020_p0.png", "samples/step-00000020_p1.png"),
     }
     assert found["zorp/zorp.safetensors"] == run.result.read_bytes()
-    for line in found["zorp/hashes.txt"].decode().splitlines():
-        digest, name = line.split("  ", 1)
+    listed = dict(line.split("  ", 1)[::-1] for line in found["zorp/hashes.txt"].decode().splitlines())
+    assert set(listed) == names - {"hashes.txt"}
+    for name, digest in listed.items():
         assert hashlib.sha256(found[f"zorp/{name}"]).hexdigest() == digest
     everything = b"".join(found.values())
     for private in (str(place.root), "MY_HOOK", "secret"):
