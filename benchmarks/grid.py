@@ -3,8 +3,8 @@
 6 checkpoints x 6 strengths x 4 prompts x 2 seeds on pilot-tiny: 288 pictures. The bare loop loads the pipeline once and
 each checkpoint once, sets its strength, and paints one picture after the other, as the guides' scripts do; it writes
 PNGs. The grid goes the way of `trainpilot grid`, album, sheets and all, with an empty cache. Both load their base in
-the measured time, on one thread, in turn. Pictures are compared, so that both have really painted the same. The headline
-is processor time, since the clock also counts whatever else the machine does; both are shown.
+the measured time, on one thread, in turn. Pictures are compared, so that both have really painted the same. The
+headline is processor time, since the clock also counts whatever else the machine does; both are shown.
 
 Then the same grid again (all of it is there), with a seventh strength (that column alone is painted), and in a process
 that is killed with SIGKILL in the middle and started again: it must paint each missing picture once and no other.
