@@ -10,13 +10,18 @@ import pytest
 
 from trainpilot.config.schema import RunConfig
 from trainpilot.dialects import Reading, dialects, recognise
+from trainpilot.dialects.diffusers_yaml import NAMES
 from trainpilot.errors import PilotError
 
 FOLDER = Path(__file__).parent / "data" / "dialects"
-STARTER = Path(__file__).parents[2] / "workspace-template" / "config" / "kohya" / "first_lora.json"
+TEMPLATE = Path(__file__).parents[2] / "workspace-template"
+GUIDES = {  # the guides' own files, which a new workspace starts with
+    TEMPLATE / "config" / "kohya" / "first_lora.json": "kohya_json",
+    TEMPLATE / "training_config.yaml": "diffusers_yaml",
+}
 # Files that others name, and that are no configuration of their own here.
 NAMED = {"sdxl_prodigy_data.toml", "concepts.json", "samples.json"}
-FILES = [*sorted(path for path in FOLDER.glob("*/*") if path.name not in NAMED), STARTER]
+FILES = [*sorted(path for path in FOLDER.glob("*/*") if path.name not in NAMED), *GUIDES]
 # Where data lie, how our files are called and what a library would take anyway is written out in our own way.
 PLACES = (
     "optimizer_args",
@@ -25,7 +30,13 @@ PLACES = (
     "sample.samples",
     "train.optimizer_params",
     "type",
+    "use_8bit_adam",
+    "optimizer_type",
     "train_data_dir",
+    "dataset_name",
+    "instance_data_dir",
+    "center_crop",
+    "output_dir",
     "reg_data_dir",
     "dataset_config",
     "config_file",
@@ -45,7 +56,7 @@ def read(path: Path, text: str | None = None) -> Reading:
 
 
 def dialect_of(path: Path) -> str:
-    return path.parent.name if path != STARTER else "kohya_json"
+    return GUIDES.get(path, path.parent.name)
 
 
 def test_every_dialect_has_at_least_two_files() -> None:
@@ -80,12 +91,16 @@ def test_theirs_to_ours_to_theirs_keeps_every_mapped_key(path: Path) -> None:
         config.model.family = "sd15"
     written = known.write(config)
     second = known.read(written.text, written.beside.get)
-    again = {item.key: item.value for name in ("mapped", "approximated", "idle") for item in getattr(second, name)}
+    again = {
+        NAMES.get(item.key, item.key): item.value
+        for name in ("mapped", "approximated", "idle")
+        for item in getattr(second, name)
+    }
     lost = {
         item.key: (item.value, again.get(item.key))
         for item in first.mapped
         if not item.key.startswith((*PLACES, "general.", "datasets."))
-        and alike(again.get(item.key)) != alike(item.value)
+        and alike(again.get(NAMES.get(item.key, item.key))) != alike(item.value)
     }
     assert lost == {}
     kept = {item.key for item in written.mapped}

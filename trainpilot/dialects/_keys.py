@@ -178,6 +178,8 @@ IDENTITY = Way(same, same)
 WAYS: dict[str, Way] = {
     "": IDENTITY,
     "precision": choices({"no": "fp32", "fp16": "fp16", "bf16": "bf16", "float": "fp32", "fp32": "fp32"}),
+    # YAML reads a bare `no` as false.
+    "precision_word": choices({"no": "fp32", False: "fp32", "fp16": "fp16", "bf16": "bf16"}),
     "save_precision": choices({"float": "fp32", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}),
     # A limit that 0 switches off there and that is left empty here.
     "none_is_0": Way(lambda value: value or None, lambda value: value or None),

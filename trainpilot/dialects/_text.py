@@ -173,17 +173,30 @@ def _too_deep(where: str) -> PilotError:
     return PilotError(where, "nested too deeply", f"at most {DEEPEST} levels", "Is this a configuration file?")
 
 
+_EXPORT = re.compile(r"^\s*export\s+([A-Za-z_]\w*)=(.*)$")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+
+
 def words(text: str, where: str = "command") -> list[str]:
     """The words of a command line, as a shell splits it; lines ended by a backslash are joined, comments dropped.
 
-    Nothing is expanded or run: a word with $ or a backquote is refused, since its meaning is elsewhere.
+    `export NAME=value` lines before it fill in $NAME. Nothing else is expanded, and nothing is run: a word with any
+    other $, or a backquote, is refused, since its meaning is elsewhere.
     """
     check_size(text, where)
-    lines = text.replace("\r\n", "\n").replace("\\\n", " ")
+    variables: dict[str, str] = {}
+    kept = []
     try:
-        found = shlex.split(lines, comments=True)
+        for line in text.replace("\r\n", "\n").replace("\\\n", " ").splitlines():
+            match = _EXPORT.match(line)
+            if match:
+                variables[match[1]] = " ".join(shlex.split(match[2], comments=True))
+            else:
+                kept.append(line)
+        found = shlex.split("\n".join(kept), comments=True)
     except ValueError as error:
         raise PilotError(where, f"cannot be split: {error}", "a command line", "Close its quotes.") from error
+    found = [_VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), word) for word in found]
     for word in checked(found, where):
         if "$" in word or "`" in word:
             raise PilotError(where, word, "plain values", "Write the variable's value in its place.")

@@ -15,11 +15,12 @@ from typing import Any
 from trainpilot.config.describe import both
 from trainpilot.config.schema import RunConfig
 from trainpilot.dialects._account import Item, Ledger, Reading, Writing
+from trainpilot.dialects._flags import parse_flags
 from trainpilot.dialects._keys import Key, book, table, take
 from trainpilot.dialects._text import from_json, words
 from trainpilot.dialects.sd_scripts import arguments as typed_arguments
 from trainpilot.dialects.sd_scripts import data
-from trainpilot.dialects.sd_scripts.arguments import Arguments, all_keys, parse_flags
+from trainpilot.dialects.sd_scripts.arguments import Arguments, all_keys, argument_keys
 from trainpilot.dialects.sd_scripts.reading import read_arguments
 from trainpilot.dialects.sd_scripts.writing import Draft, draft, prompt_lines
 from trainpilot.errors import PilotError
@@ -393,7 +394,7 @@ def _more(given: dict[str, Any], args: Arguments) -> None:
         if there:
             args.ledger.idle("additional_parameters", text, "asks for nothing")
         return
-    flags = parse_flags(words(text, "additional_parameters"), args.ledger)
+    flags = parse_flags(words(text, "additional_parameters"), argument_keys(), args.ledger)
     more = typed_arguments(flags, args.ledger, args.family)
     for argument, value in more.given.items():
         if argument in args.given and argument not in args.booked:

@@ -12,6 +12,7 @@ import tomli_w
 
 from trainpilot.config.schema import RunConfig
 from trainpilot.dialects._account import Ledger, Reading, Writing
+from trainpilot.dialects._flags import parse_flags
 from trainpilot.dialects._keys import take
 from trainpilot.dialects._text import from_toml, words
 from trainpilot.dialects.sd_scripts import data
@@ -20,7 +21,6 @@ from trainpilot.dialects.sd_scripts.arguments import (
     Arguments,
     argument_keys,
     network_keys,
-    parse_flags,
     split_pairs,
 )
 from trainpilot.dialects.sd_scripts.reading import read_arguments
@@ -126,10 +126,10 @@ def _command(text: str, ledger: Ledger, nearby: Callable[[str], str | None]) -> 
     place = next((n for n, word in enumerate(found) if PurePath(word.replace("\\", "/")).name in SCRIPTS), None)
     family, given = None, {}
     if place is None:
-        given = parse_flags(found, ledger)
+        given = parse_flags(found, argument_keys(), ledger)
     else:
         family = SCRIPTS[PurePath(found[place].replace("\\", "/")).name]
-        given = parse_flags(found[place + 1 :], ledger)
+        given = parse_flags(found[place + 1 :], argument_keys(), ledger)
         _launcher(found[:place], given, ledger)
     file = given.pop("config_file", None)
     if file is None:

@@ -27,9 +27,6 @@ SCRIPTS = {
     "anima_train_network.py": "anima",
 }
 FLOW = ("flux", "sd3")
-# Arguments that take several words on a command line.
-_SEVERAL = {"network_args", "optimizer_args", "lr_scheduler_args", "text_encoder_lr", "base_weights"}
-_SEVERAL |= {"base_weights_multiplier"}
 
 
 @cache
@@ -161,42 +158,4 @@ def split_pairs(argument: str, items: Sequence[Any], ledger: Ledger) -> dict[str
             found[name.strip()] = value.strip().strip("\"'")
         else:
             ledger.wrong(argument, item, "entries such as conv_dim=16")
-    return found
-
-
-def parse_flags(words: Sequence[str], ledger: Ledger) -> dict[str, Any]:
-    """The `--name value` pairs of a command line, untyped. A flag without a value is true.
-
-    argparse's unambiguous beginnings of names are not taken: a misspelt name is to be seen as one.
-    """
-    keys = argument_keys()
-    found: dict[str, Any] = {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if not word.startswith("--") or word == "--":
-            ledger.wrong("command line", word, "--name value", "Quote a value that holds spaces.")
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_") if name not in keys else name
-        if equals:
-            found[name] = value
-            continue
-        kind = keys[name].kind if name in keys else ""
-        if kind == "bool":
-            found[name] = True
-            continue
-        values = []
-        while position < len(words) and not (words[position].startswith("--") and len(words[position]) > 2):
-            values.append(words[position])
-            position += 1
-            if kind not in ("list", "") and name not in _SEVERAL:
-                break
-        if name in _SEVERAL:
-            found[name] = values
-        elif not values:
-            found[name] = True  # an unknown flag, or a missing value, which its kind then refuses
-        else:
-            found[name] = values[0] if len(values) == 1 else " ".join(values)
     return found
