@@ -33,7 +33,8 @@ def caption_of(found: Found) -> str | None:
 
 def class_of(found: Found, root: Path) -> str:
     """What the picture is of, as its folder says; else the dataset's name."""
-    return found.class_tokens or plain(found.folder.rpartition("/")[2] or root.name)
+    inner = [part for part in found.folder.split("/") if part and part not in ("images", "img")]
+    return found.class_tokens or plain(inner[-1] if inner else root.name)
 
 
 def plain(name: str) -> str:

@@ -20,17 +20,20 @@ from numpy.typing import NDArray
 
 SIDE = 32
 BITS = 64
-MOST_BITS = 14  # different bits of a pair that is worth a look at the pixels
+MOST_BITS = 16  # different bits of a pair that is worth a look at the pixels
+LEAST_ROUGHLY = 0.5  # correlation of 8 x 8 colours of a pair that is worth aligning
 CROPS = (0.04, 0.09)  # a share of each side; hashes of so cropped pictures find the uncropped ones
 LEAST_ALIKE = 0.955  # correlation of the aligned colours
 LEAST_CORNER = 0.5  # share of the contrast that may differ in any one of 64 places
 LEAST_OVERLAP = 0.72  # of the area, after alignment
+WHITE, BRIGHT = 235, 150
 FLAT = 2.0  # standard deviation of tones below which a picture has nothing to align
-_ROWS = 1024  # hashes compared at once: a block of 1024 x n bytes
+_ROWS, _COLUMNS = 128, 4096  # hashes compared at once
 _BATCH = 512  # pairs aligned at once
 _STEPS = 8
 Small = NDArray[np.uint8]
 Float = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +56,9 @@ def find(pictures: Small, tell: Callable[[], None] | None = None) -> list[Pair]:
     if len(pictures) < 2:
         return []
     best: dict[tuple[int, int], Pair] = {}
+    rough = _rough(pictures)
     for first, second, mirrored in candidates(pictures, tell):
+        first, second = _roughly_alike(rough, first, second, mirrored)
         for start in range(0, len(first), _BATCH):
             if tell:
                 tell()
@@ -85,9 +90,7 @@ def groups(pairs: list[Pair]) -> list[list[int]]:
     return list(found.values())
 
 
-def candidates(
-    pictures: Small, tell: Callable[[], None] | None = None
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], bool]]:
+def candidates(pictures: Small, tell: Callable[[], None] | None = None) -> Iterator[tuple[Indices, Indices, bool]]:
     """(first, second, mirrored): index arrays of pairs whose hashes are close; each pair once per kind."""
     coefficients = _coefficients(_grey(pictures))
     plain = _packed(coefficients)
@@ -100,28 +103,54 @@ def candidates(
         yield pairs[:, 0], pairs[:, 1], mirrored
 
 
+def _rough(pictures: Small) -> Float:
+    """8 x 8 colours of each picture, of mean 0 and length 1: [n, 8, 8, 3]."""
+    colours = pictures.reshape(len(pictures), 8, 4, 8, 4, 3).mean((2, 4), dtype=np.float32)
+    colours -= colours.mean((1, 2, 3), keepdims=True)
+    return colours / np.maximum(np.sqrt((colours**2).sum((1, 2, 3), keepdims=True)), 1e-6)
+
+
+def _roughly_alike(rough: Float, first: Indices, second: Indices, mirrored: bool) -> tuple[Indices, Indices]:
+    """The pairs that are worth aligning, which costs a thousand times as much as this."""
+    kept = np.zeros(len(first), bool)
+    for start in range(0, len(first), _COLUMNS):
+        rows = slice(start, start + _COLUMNS)
+        other = rough[second[rows]][:, :, ::-1] if mirrored else rough[second[rows]]
+        kept[rows] = np.einsum("nijc,nijc->n", rough[first[rows]], other) >= LEAST_ROUGHLY
+    return first[kept], second[kept]
+
+
 def hashes(pictures: Small) -> NDArray[np.uint64]:
     """The 64-bit perceptual hash of each picture."""
     return _packed(_coefficients(_grey(pictures)))
 
 
+def close_pairs(hashes: NDArray[np.uint64]) -> Indices:
+    """Pairs [m, 2] of indices, first < second, whose hashes differ in at most MOST_BITS."""
+    return _close(hashes, hashes, True, None)
+
+
 def _close(
     rows: NDArray[np.uint64], columns: NDArray[np.uint64], symmetric: bool, tell: Callable[[], None] | None
-) -> NDArray[np.intp]:
+) -> Indices:
     """Pairs [m, 2] of indices whose hashes differ in at most MOST_BITS, themselves left out."""
 
-    def block(start: int) -> NDArray[np.intp]:
-        offset = start if symmetric else 0
-        apart = np.bitwise_count(rows[start : start + _ROWS, None] ^ columns[None, offset:])
-        pairs = np.argwhere(apart <= MOST_BITS) + np.array([start, offset])
-        return pairs[pairs[:, 0] < pairs[:, 1]] if symmetric else pairs[pairs[:, 0] != pairs[:, 1]]
+    def block(top: int) -> list[Indices]:
+        # Tiles that stay in a core's cache: with whole rows, memory would be the bottleneck.
+        found = []
+        for left in range(top if symmetric else 0, len(columns), _COLUMNS):
+            apart = np.bitwise_count(rows[top : top + _ROWS, None] ^ columns[None, left : left + _COLUMNS])
+            row, column = np.nonzero(apart <= MOST_BITS)
+            pairs = np.stack([row + top, column + left], axis=1)
+            found.append(pairs[pairs[:, 0] < pairs[:, 1]] if symmetric else pairs[pairs[:, 0] != pairs[:, 1]])
+        return found
 
     found = [np.empty((0, 2), np.intp)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for pairs in pool.map(block, range(0, len(rows), _ROWS)):
+        for tiles in pool.map(block, range(0, len(rows), _ROWS)):
             if tell:
                 tell()
-            found.append(pairs)
+            found += tiles
     return np.concatenate(found)
 
 
@@ -214,13 +243,15 @@ def _sampled(grey: Float, warp: Float) -> tuple[Float, Float, Float, Float]:
 def _correlation(one: Float, two: Float, inside: Float) -> Float:
     """Correlation of all colours at once: one brightness and contrast may differ, a hue may not."""
     weight = np.broadcast_to(inside[..., None], one.shape)
+    # What one picture shows as white the other may show as bright: its brightness was raised.
+    clipped = (np.maximum(one, two) > WHITE) & (np.minimum(one, two) > BRIGHT)
     total = np.maximum(weight.sum((1, 2, 3), keepdims=True), 1)
     one = (one - (one * weight).sum((1, 2, 3), keepdims=True) / total) * weight
     two = (two - (two * weight).sum((1, 2, 3), keepdims=True) / total) * weight
     spread_one = np.sqrt((one * one).sum((1, 2, 3), keepdims=True) / total)
     spread_two = np.sqrt((two * two).sum((1, 2, 3), keepdims=True) / total)
     alike = (one * two).sum((1, 2, 3), keepdims=True) / total / np.maximum(spread_one * spread_two, 1e-6)
-    rest = two / np.maximum(spread_two, FLAT) - alike * one / np.maximum(spread_one, FLAT)
+    rest = (two / np.maximum(spread_two, FLAT) - alike * one / np.maximum(spread_one, FLAT)) * ~clipped
     places = (rest * rest).mean(3).reshape(len(one), 8, 4, 8, 4).mean((2, 4))
     worst = np.sqrt(places.max((1, 2)))
     flat = np.minimum(spread_one, spread_two)[:, 0, 0, 0] < FLAT

@@ -13,7 +13,7 @@ from trainpilot.datasets.mending import Step, Subject, repainted
 
 HELP = "Cut off bars of one colour at the edges"
 EXAMPLE = "borders"
-SEAM = 2  # px cut beyond a bar: compression smears its edge
+SEAM, SEAM_SHARE = 2, 1 / 256  # px, and part of the side: cut beyond a bar, whose edge is smeared and roughly measured
 
 
 class Params(BaseModel):
@@ -30,5 +30,6 @@ def steps(dataset: Subject, params: Params) -> Iterator[Step]:
 
 
 def _without(bars: tuple[int, int, int, int], image: Image.Image) -> Image.Image:
-    left, top, right, bottom = (size + SEAM if size else 0 for size in bars)
+    seam = SEAM + round(SEAM_SHARE * max(image.size))
+    left, top, right, bottom = (size + seam if size else 0 for size in bars)
     return image.crop((left, top, image.width - right, image.height - bottom))
