@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from controlpilot.settings import Settings, bracketed
 from trainpilot.errors import PilotError
 
 THREADS = 8  # a page waits for the disk, not for the processor; long polls do not exist
+_ARENAS, _ARENAS_MOST = -8, 2  # M_ARENA_MAX of malloc.h; each further arena keeps what its threads once needed
 
 
 def make_server(settings: Settings, app: Any) -> Any:
@@ -48,6 +50,7 @@ def serve(settings: Settings, helpers: bool) -> int:
         print(
             f"The panel's password is {prepared.generated} (shown once; controlpilot password sets another)", flush=True
         )
+    _spare_memory()
     app = create_app(settings)
     server = make_server(settings, app)
     telemetry = app.extensions["pilot"].telemetry
@@ -66,6 +69,13 @@ def serve(settings: Settings, helpers: bool) -> int:
             companions.stop()
         telemetry.stop()
     return 0
+
+
+def _spare_memory() -> None:
+    """Let glibc's threads share two arenas instead of keeping up to eight a core; another libc needs no such word."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENAS, _ARENAS_MOST)
 
 
 def _end(number: int, frame: Any) -> None:

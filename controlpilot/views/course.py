@@ -20,7 +20,7 @@ from trainpilot.runs.events import Event
 
 METRICS = ("loss", "loss_avg", "lr", "it_s", "images_s", "vram_gb", "grad_norm")
 BUDGET = 0.12  # seconds one call reads at most; the rest comes with the next call
-KEPT_STEPS = 4_000_000  # steps of all courses kept: about 130 MB
+KEPT_STEPS = 2_000_000  # steps of all courses kept: about 65 MB
 _CHUNK = 512 << 10
 _NOTES = 300  # newest notices and warnings kept of a run
 _PAUSE = 60.0  # seconds between two events after which the run was not at work

@@ -23,13 +23,14 @@ from trainpilot.runs.rundir import RunDir
 
 SLOW = 300_000  # ms: loading torch alone takes long where two cores are shared with the browser
 RUN = "first-light"
-STEPS = 80
+STEPS = 60
 # What makes a demo short enough for a test, as a person would set it in the third step.
 SHORTER = {
+    "sampling.evaluate_at_end": "off",
     "training.steps": str(STEPS),
     "training.batch_size": "1",
-    "saving.every_steps": "40",
-    "sampling.every_steps": "40",
+    "saving.every_steps": "30",
+    "sampling.every_steps": "30",
     "sampling.steps": "2",
 }
 
@@ -45,6 +46,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def desk(chromium: Browser, served: Served) -> Iterator[Page]:
     with window(chromium, served.url, PASSWORD) as page:
+        page.set_default_timeout(SLOW)
         yield page
 
 
@@ -172,6 +174,7 @@ def test_from_a_fresh_workspace_to_pictures_of_a_lora(served: Served, desk: Page
 def test_the_demo_on_a_phone(served: Served, chromium: Browser) -> None:
     """By taps, at phone width: no page on the way is wider than the window."""
     with window(chromium, served.url, PASSWORD, width=390) as tab:
+        tab.set_default_timeout(SLOW)
 
         def fits() -> None:
             assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, tab.url

@@ -21,6 +21,7 @@ from controlpilot import idle
 from controlpilot.notices import Notices
 from controlpilot.uploads import Uploads, Wanted
 from controlpilot.views.drafts import Choices, Drafts
+from trainpilot import captioners
 from trainpilot.runs.atomic import write_json
 from trainpilot.runs.jobdir import JobDir
 from trainpilot.runs.process import Identity
@@ -157,6 +158,29 @@ def _picture(world: World, **more: Any) -> Asked:
     return Asked({"name": world.dataset(), "file": "p000.png"}, **more)
 
 
+EDIT = {"do": "replace", "params": {"find": "mycat", "with": "a cat"}}
+
+
+def _edited(world: World, *also: str) -> Asked:
+    """A dataset whose captions were edited, and what else was done since."""
+    name = world.dataset()
+    for do in ("edit", *also):
+        sent: dict[str, Any] = EDIT if do == "edit" else {}
+        answer = world.client.post(f"/api/v1/datasets/{name}/caption-tools/{do}", json=sent)
+        assert answer.status_code == 200, answer.text
+    return Asked({"name": name}, body={})
+
+
+def _captioned(world: World) -> Asked:
+    """A captioner's (empty) model where a fetched one would lie: enough for what opens none."""
+    captioner = captioners.find("wd14")
+    for file, *_ in captioner.NEEDS:
+        path = world.workspace.models / "captioners" / captioner.MODELS[0].name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return _of_dataset(world, body={"captioner": "wd14"})
+
+
 def _finished_job(world: World) -> Asked:
     job = world.job()
     job.begin_attempt("net")
@@ -203,6 +227,13 @@ REQUESTS: dict[str, Callable[[World], Asked]] = {
     "PATCH /datasets/{name}": lambda world: _of_dataset(world, body={"repeats": 7}),
     "DELETE /datasets/{name}": _of_dataset,
     "PUT /datasets/{name}/captions/{file}": lambda world: _picture(world, body={"text": "a red house"}),
+    "GET /datasets/{name}/caption-tools": _of_dataset,
+    "POST /datasets/{name}/caption-tools/preview": lambda world: _of_dataset(world, body=EDIT),
+    "POST /datasets/{name}/caption-tools/edit": lambda world: _of_dataset(world, body=EDIT),
+    "POST /datasets/{name}/caption-tools/undo": _edited,
+    "POST /datasets/{name}/caption-tools/redo": lambda world: _edited(world, "undo"),
+    "POST /datasets/{name}/caption-tools/sets": lambda world: _of_dataset(world, body={"name": "first"}),
+    "POST /datasets/{name}/caption-tools/write": _captioned,
     "GET /datasets/{name}/check": lambda world: _of_dataset(world, query={"trigger": "mycat"}),
     "GET /datasets/{name}/pictures": lambda world: _of_dataset(world, query={"page": 1, "only": "captioned"}),
     "DELETE /datasets/{name}/pictures/{file}": _picture,
