@@ -23,7 +23,7 @@ _OPTION = "option-"  # before the names of a captioner's own options in the form
 
 @blueprint.get("/datasets/<name>/captions")
 def index(name: str) -> str:
-    """The page. ?with= chooses a captioner, ?do= an edit, whose fields may be given too."""
+    """The page. ?captioner= chooses a captioner, ?do= an edit, whose fields may be given too."""
     return _page(name, request.args)
 
 
@@ -36,7 +36,7 @@ def _page(
     return render_template(
         "datasets/captions.html",
         page=found,
-        captioner=captioners.get(given.get("with", "")) or captioners["blip"],
+        captioner=captioners.get(given.get("captioner", "")) or captioners["blip"],
         operation=operations.get(given.get("do", "")) or operations["add-trigger"],
         given=given,
         sets=given.getlist("sets"),
@@ -60,21 +60,21 @@ def job(name: str) -> Response:
 def write(name: str) -> Response:
     """Begin a captioning; where it cannot be, the form comes back and says why."""
     form = request.form
-    chosen = next((one for one in view.captioners(desk().workspace) if one.name == form.get("with")), None)
+    chosen = next((one for one in view.captioners(desk().workspace) if one.name == form.get("captioner")), None)
     options = _values(chosen.options if chosen else [], form, _OPTION)
-    params: dict[str, Any] = {"captioner": form.get("with", ""), "options": options}
+    params: dict[str, Any] = {"captioner": form.get("captioner", ""), "options": options}
     params |= {key: form[key].strip() for key in ("model", "trigger", "mode", "to_set", "batch") if form.get(key)}
     try:
         view.write(desk().workspace, name, params)
     except PilotError as error:
         return make_response(_page(name, form, error), getattr(error, "http_status", 400))
-    return redirect(url_for("captions.index", name=name, **{"with": form.get("with", "")}), 303)
+    return redirect(url_for("captions.index", name=name, captioner=form.get("captioner", "")), 303)
 
 
 @blueprint.post("/datasets/<name>/captions/fetch")
 def fetch(name: str) -> Response:
     """Fetch a captioner's model; its progress is shown with the other downloads."""
-    view.fetch(desk().workspace, request.form.get("with", ""), request.form.get("model", ""))
+    view.fetch(desk().workspace, request.form.get("captioner", ""), request.form.get("model", ""))
     return redirect(url_for("models.index", _anchor="downloads"), 303)
 
 

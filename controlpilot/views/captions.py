@@ -27,6 +27,7 @@ from trainpilot.template import check_writable
 from trainpilot.workspace import Workspace
 
 KIND = "caption"
+OptionKind = Literal["switch", "choice", "number", "text"]
 MOST_TAGS = 60
 MOST_CHANGES = 200  # changes shown of a preview; all of them are made
 MOST_EDITS = 20
@@ -39,7 +40,7 @@ class Option(BaseModel):
     name: str
     label: str
     help: str
-    kind: Literal["switch", "choice", "number", "text"]
+    kind: OptionKind
     values: list[str] = []
     default: str = ""
     low: float | None = None
@@ -218,7 +219,7 @@ def options_of(model: type[BaseModel]) -> list[Option]:
     for name, info in model.model_fields.items():
         kinds, values = atoms(info.annotation)
         number = bool(kinds) and kinds <= {int, float}
-        kind = "choice" if values else "switch" if bool in kinds else "number" if number else "text"
+        kind: OptionKind = "choice" if values else "switch" if bool in kinds else "number" if number else "text"
         limits = {key: getattr(item, key) for item in info.metadata for key in ("ge", "le") if hasattr(item, key)}
         default = "" if info.is_required() else info.get_default(call_default_factory=True)
         found.append(

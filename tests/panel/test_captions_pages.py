@@ -61,7 +61,7 @@ def test_every_operation_and_captioner_has_its_fields_on_the_page(place):
         for field, info in operation.Params.model_fields.items():
             assert f'name="{info.alias or field}"' in text
     for name, captioner in captioners.captioners().items():
-        text = place.client.get(f"{URL}?with={name}").text
+        text = place.client.get(f"{URL}?captioner={name}").text
         assert all(f'name="option-{field}"' in text for field in captioner.Options.model_fields)
         assert all(model.label in text and "not here yet" in text for model in captioner.MODELS)
 
@@ -130,7 +130,13 @@ def test_a_wrong_edit_comes_back_with_the_reason(place, form):
 
 
 def test_a_captioner_is_a_job_with_the_forms_values(place):
-    form = {"with": "wd14", "trigger": "mycat", "mode": "append", "option-general": "0.5", "option-exclude": "a, b"}
+    form = {
+        "captioner": "wd14",
+        "trigger": "mycat",
+        "mode": "append",
+        "option-general": "0.5",
+        "option-exclude": "a, b",
+    }
     missing = place.client.post(f"{URL}/write", data=form)
     assert missing.status_code == 409 and "not on disk" in missing.text
     form["model"] = model_here(place)
@@ -151,7 +157,7 @@ def test_a_captioner_is_a_job_with_the_forms_values(place):
 
 def test_a_model_is_fetched_by_a_job_of_the_courier(place):
     model = captioners.find("wd14").MODELS[1]
-    form = {"with": "wd14", "model": model.name}
+    form = {"captioner": "wd14", "model": model.name}
     assert place.client.post(f"{URL}/fetch", data=form).status_code == 303
     job = JobDir.open(jobdirs(place.workspace)[0], place.workspace)
     assert (job.resource, job.params.repo, job.params.to) == ("net", model.repo, f"captioners/{model.name}")
