@@ -115,10 +115,10 @@ def furnish(workspace: Workspace, runs: int, events: int, images: int) -> None:
     folder.mkdir(parents=True)
     past = time.time() - 60  # older than the panel waits for a time stamp to be believed
     for number in range(images):
-        picture = folder / f"{number:05d}.png"
-        Image.new("RGB", (64, 64), (number % 256, number // 256, 128)).save(picture)
-        picture.with_suffix(".txt").write_text(f"zorp, number {number}")
-        os.utime(picture, (past, past))
+        place = folder / f"{number:05d}.png"
+        Image.new("RGB", (64, 64), (number % 256, number // 256, 128)).save(place)
+        place.with_suffix(".txt").write_text(f"zorp, number {number}")
+        os.utime(place, (past, past))
 
 
 def train(root: Path) -> None:

@@ -92,7 +92,8 @@ class Consultation(BaseModel):
     @property
     def live(self) -> bool:
         """Whether something is under way."""
-        return any(job is not None and job.status in jobs.LIVE for job in (self.check, self.fix and self.fix.job))
+        jobs_here = [self.check, self.fix.job if self.fix else None]
+        return any(job is not None and job.status in jobs.LIVE for job in jobs_here)
 
 
 def consultation(workspace: Workspace, name: str) -> Consultation:
