@@ -113,6 +113,9 @@ def test_advice_about_the_length_of_the_run() -> None:
     choice = choose(cells, "likeness_clip")
     said = early_stop(cells, choice)
     assert f"training.steps={choice.best.cell.step}" in said and "Stopping after 2 checkpoints" in said
+    assert "too early" not in said
+    dip = course([0.5, 0.3, 0.3, 0.8, 0.5, 0.4], [1.0] * 6)
+    assert f"too early, at step {STEPS[2]}" in early_stop(dip, choose(dip, "likeness_clip"))
     rising = course([0.1, 0.2, 0.3, 0.5, 0.6, 0.8], [1.0] * 6)
     assert f"training.steps={round(STEPS[-1] * 1.5)}" in early_stop(rising, choose(rising, "likeness_clip"))
     assert "One checkpoint" in early_stop(rising[:1], choose(rising[:1], "likeness_clip"))

@@ -207,7 +207,9 @@ def early_stop(cells: Sequence[Cell], choice: Choice, patience: int = 2) -> str:
         if since == patience:
             stop = one.cell.step
             break
-    ended = f" Stopping after {patience} checkpoints without a gain would have ended it at step {stop}." if stop else ""
+    early = " too early," if stop and stop < best.cell.step else ""
+    ended = f" Stopping after {patience} checkpoints without a gain would have ended it{early} at step {stop}."
+    ended = ended if stop else ""
     return (
         f"The best checkpoint is step {best.cell.step}; the {after:.0%} of the run after it gained nothing.{ended} "
         f"For the next run: training.steps={best.cell.step}."
