@@ -33,6 +33,8 @@ PLACES = (
     "use_8bit_adam",
     "optimizer_type",
     "train_data_dir",
+    "concepts",
+    "concept_file_name",
     "dataset_name",
     "instance_data_dir",
     "center_crop",

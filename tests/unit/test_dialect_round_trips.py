@@ -11,7 +11,7 @@ from trainpilot.config.schema import RunConfig
 from trainpilot.dialects import dialects
 
 BOTH_WAYS = list(dialects())
-QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
@@ -53,3 +53,18 @@ def declared(path: str) -> object:
     info = declaration(path)
     assert info is not None
     return info.get_default(call_default_factory=True)
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_most_of_our_settings_mean_the_same_in_every_dialect(name: str) -> None:
+    config = RunConfig.model_validate(
+        {
+            "model": {"family": "sdxl", "base": "/base"},
+            "datasets": [{"path": "/data", "repeats": 2}],
+            "training": {"epochs": 3},
+        }
+    )
+    written = dialects()[name].write(config)
+    said = len(written.mapped) + len(written.approximated) + len(written.refused)
+    assert len(written.mapped) > 0.7 * said
+    assert len(written.mapped) > 0.25 * len(leaves(config))

@@ -190,6 +190,8 @@ WAYS: dict[str, Way] = {
     "dtype": choices(
         {"fp16": "fp16", "float16": "fp16", "bf16": "bf16", "bfloat16": "bf16", "fp32": "fp32", "float32": "fp32"}
     ),
+    "onetrainer_dtype": choices({"FLOAT_16": "fp16", "BFLOAT_16": "bf16", "FLOAT_32": "fp32", "TFLOAT_32": "fp32"}),
+    "thousandths": Way(lambda value: round(value * 1000), lambda value: value / 1000),
     "save_format": choices({"diffusers": True, "safetensors": False}),
     "v_pred": choices({True: "v_prediction", False: "epsilon"}),
     "extension": Way(lambda value: value if value.startswith(".") else f".{value}", same),

@@ -97,7 +97,7 @@ def read(text: str, nearby: Callable[[str], str | None]) -> Reading:
         tree = from_yaml(text)
         if not isinstance(tree, dict):
             raise PilotError("file", type(tree).__name__, "keys and values", "Is this the guide's configuration?")
-        given = {NAMES.get(name, name): value for name, value in tree.items()}
+        given = {NAMES.get(str(name), str(name)): value for name, value in tree.items()}
         names = {NAMES[name]: name for name in tree if name in NAMES}
         if len(given) < len(tree):
             twice = [f"{name} and {NAMES[name]}" for name in tree if name in NAMES and NAMES[name] in tree]
