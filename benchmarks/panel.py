@@ -51,7 +51,8 @@ PAGES = {
     "run of many events": f"/runs/{LONG}", "its lines": f"/api/v1/runs/{LONG}/series", "its log": f"/runs/{LONG}/log",
     "log, searched": f"/api/v1/runs/{LONG}/log/search?text=nowhere", "samples": f"/runs/{LIVE}/samples",
     "configuration": f"/runs/{LIVE}/configuration?other={LONG}", "datasets": "/datasets",
-    "dataset": "/datasets/10_many", "dataset, searched": "/datasets/10_many?q=number+77", "dashboard": "/", "training": "/train", "models": "/models", "test": "/test", "logs": "/logs",
+    "dataset": "/datasets/10_many", "dataset, searched": "/datasets/10_many?q=number+77", "dashboard": "/",
+    "training": "/train", "models": "/models", "test": "/test", "logs": "/logs",
     "services": "/services",
 }  # fmt: skip
 
