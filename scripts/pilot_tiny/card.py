@@ -43,6 +43,7 @@ file format can be tried for real on a laptop, with no download. Licence: Apache
 
 Made by `python -m scripts.pilot_tiny all`: seeded drawings, no other data. Diffusers layout; any prompt can be typed
 (byte-level BPE in CLIP's format), but only shapes, colours, sizes, positions and backgrounds mean something to it.
+Its U-Net went on from an earlier version's weights as the recipe got better: about three hours of one core in all.
 
 ## Quality
 {quality["scenes"]} scenes it had to draw from their full captions ({quality["steps"]} DPM++ 2M Karras steps, guidance
