@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ORIGIN, PASSWORD, Panel
 
 from controlpilot.app import create_app
 from controlpilot.auth.guard import COOKIE
@@ -38,23 +37,21 @@ def fill(folder: Path) -> None:
             file.write(b"x" * 4096)
 
 
-def test_a_login_works_where_nothing_more_can_be_written(small: Settings) -> None:
-    panel = Panel(create_app(small), small, PASSWORD)
+def test_a_login_works_where_nothing_more_can_be_written(panel, small: Settings) -> None:
+    panel = replace(panel, app=create_app(small), settings=small)
     panel.cookie()  # one that is kept as usual; it also makes the key, as boot does
     fill(small.secrets.parent)
     client = panel.app.test_client()
-    answered = client.post("/login", data={"password": PASSWORD}, headers=HOST, base_url=HOST["Origin"])
+    answered = client.post("/login", data={"password": panel.password}, headers=HOST, base_url=HOST["Origin"])
     assert answered.status_code == 303 and answered.headers["Set-Cookie"].startswith(COOKIE)
-    assert (
-        client.get("/api/v1/openapi.json", base_url=HOST["Origin"]).status_code == 200
-    )  # it was learned
+    assert client.get("/api/v1/openapi.json", base_url=HOST["Origin"]).status_code == 200  # it was learned
     assert len(panel.desk.door.sessions.all()) == 2
     assert client.post("/logout", headers=HOST, base_url=HOST["Origin"]).status_code == 303
     assert client.get("/api/v1/openapi.json", base_url=HOST["Origin"]).status_code == 401
     assert list((small.run / "sessions").glob("*.json")) == []
 
 
-def test_what_cannot_be_written_is_said_with_its_remedy(small: Settings) -> None:
+def test_what_cannot_be_written_is_said_with_its_remedy(panel, small: Settings) -> None:
     app = create_app(small)
 
     @app.get("/writes")
@@ -62,9 +59,8 @@ def test_what_cannot_be_written_is_said_with_its_remedy(small: Settings) -> None
         (small.secrets / "more").write_bytes(b"x" * 2**17)
         return "written"
 
-    panel = Panel(app, small, PASSWORD)
-    client = panel.client
+    client = replace(panel, app=app, settings=small).client
     fill(small.secrets.parent)
-    said = client.get("/writes", headers={"Origin": ORIGIN})
+    said = client.get("/writes")
     assert said.status_code == 507
     assert "No space left" in said.json["error"]["given"] and "Free some space" in said.json["error"]["remedy"]
