@@ -52,7 +52,15 @@ def test_ruff_finds_nothing(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", [path for path in files() if path.suffix == ".sh" or str(path) == ".ci/run"], ids=str)
+# Command lines that other trainers' users keep are read by our dialects; nobody runs them here.
+SCRIPTS = [
+    path
+    for path in files()
+    if (path.suffix == ".sh" or str(path) == ".ci/run") and "data/dialects" not in path.as_posix()
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=str)
 def test_a_script_parses_and_may_be_run(path: Path) -> None:
     done = run("bash", "-n", str(path))
     assert done.returncode == 0, done.stderr
