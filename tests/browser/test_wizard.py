@@ -10,9 +10,21 @@ from keys import arrow_to, focused, step, tab_to
 from picture_folders import make_pictures, measured, with_demo
 from playwright.sync_api import expect
 
+from controlpilot.views.drafts import Choices
+from controlpilot.views.plan import look
+from controlpilot.words import bytes_text
 from trainpilot.runs.rundir import RunDir
+from trainpilot.workspace import Workspace
 
 STEPS = 6
+
+
+def file_of(workspace: Workspace, rank: int) -> str:
+    """What the plan says of the demo's LoRA file at a rank; another than the demo's own gives another size."""
+    choices = Choices(profile="demo", base="pilot-tiny", datasets=["10_zorp"], settings={"network.rank": str(rank)})
+    plan = look(workspace, choices).live.plan
+    assert plan is not None
+    return f"{bytes_text(plan['file_bytes'])}, {plan['modules']} modules"
 
 
 def test_keyboard_alone_from_a_fresh_workspace_to_a_queued_run(tab, live_panel):
@@ -39,7 +51,7 @@ def test_keyboard_alone_from_a_fresh_workspace_to_a_queued_run(tab, live_panel):
     tab.keyboard.type("network.rank")
     tab_to(tab, name="set.network.rank")
     tab.keyboard.type("8")
-    expect(tab.locator("#plan")).to_contain_text("196 KiB, 56 modules")
+    expect(tab.locator("#plan")).to_contain_text(file_of(workspace, rank=8))
     tab.keyboard.press("Enter")
     step(tab, 4)
     expect(tab.locator("input[name=base]")).to_be_checked()
@@ -72,7 +84,7 @@ def test_the_plan_follows_problems_stand_at_their_fields_and_a_reload_keeps_all(
     tab.goto(f"{draft}?step=3")
     tab.locator("summary", has_text="The adapter").click()
     tab.fill("#f-network-rank", "64")
-    expect(tab.locator("#plan")).to_contain_text("1.5 MiB, 56 modules")
+    expect(tab.locator("#plan")).to_contain_text(file_of(workspace, rank=64))
     expect(tab.locator("#f-network-alpha")).to_have_attribute("placeholder", "64")
     tab.fill("#f-network-rank", "sixty")
     tab.locator("summary", has_text="The optimizer").click()
