@@ -9,18 +9,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-ignored=(--ignore=tests/container)
+containers=no
 passed=()
 for argument in "$@"; do
     if [ "$argument" = --all ]; then
-        ignored=()
+        containers=yes
     else
         passed+=("$argument")
     fi
 done
 
 bash scripts/setup.sh
-if [ ${#ignored[@]} -eq 0 ]; then
+if [ $containers = yes ]; then
     trap 'bash scripts/container/engine.sh stop' EXIT
     bash scripts/container/engine.sh || {
         echo "scripts/test.sh --all needs it for tests/container; all other tests run without --all" >&2
@@ -32,5 +32,12 @@ fi
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # Nothing in the tests may reach out: a test that needs the network is a mistake, and fails at once.
 export HF_HUB_OFFLINE=1
-.venv/bin/python -m pytest --numprocesses "${PILOT_TEST_WORKERS:-2}" --dist loadfile \
-    ${ignored[@]+"${ignored[@]}"} ${passed[@]+"${passed[@]}"} </dev/null
+tests() {
+    .venv/bin/python -m pytest --numprocesses "${PILOT_TEST_WORKERS:-2}" --dist loadfile "$@" \
+        ${passed[@]+"${passed[@]}"} </dev/null
+}
+tests --ignore=tests/container
+# Alone, and last: every container changes the machine's network, and Chromium drops what it is loading when that happens.
+if [ $containers = yes ]; then
+    tests tests/container
+fi
