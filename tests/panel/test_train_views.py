@@ -96,7 +96,7 @@ def test_the_trigger_word_goes_into_the_prompts_of_a_profile_without_any(demo_pl
 def test_the_plan_follows_a_change_of_rank(demo_place):
     choices = train.demo(demo_place)
     small = ready(demo_place, choices).live.plan
-    choices.settings["network.rank"] = "64"
+    choices.settings |= {"network.rank": "64", "network.conv_rank": "64"}
     choices.price_per_hour = 2.0
     large = ready(demo_place, choices).live.plan
     assert large["parameters"] == small["parameters"] * 4
