@@ -9,7 +9,7 @@ from pods import TINY, Pod, docker, until
 
 ENDLESS = (*TINY, "--set", "training.steps=100000", "--set", "saving.every_steps=20", "--set", "saving.keep=2")
 BEGUN = 300.0  # seconds until steps are done, where other tests run beside this one: imports come first
-LONGEST_STOP = 13.0  # the goal of 10 s is the benchmark's (benchmarks/pod.py); other tests run beside this one
+LONGEST_STOP = 10.0  # seconds, as promised; benchmarks/pod.py measures how much less it takes
 
 
 def train_in_a_shell(pod: Pod, name: str, *more: str) -> None:
